@@ -1,0 +1,38 @@
+"""Digests of nodes and of the tree.
+
+A node's digest is CRC32 over path, data and nine fields of the raw stat; the tree's is the sum of
+its nodes' modulo 2**64. Nodes below /zookeeper/ are left out; the root's path counts as empty.
+Source: `DigestCalculator.java`, `AdHash.java`; spec txn-and-storage-formats section 2.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+from zlib import crc32
+
+from zkd.tree.paths import SYSTEM_PREFIX
+
+DIGEST_VERSION: Final = 2
+MASK: Final = 0xFFFFFFFFFFFFFFFF
+
+TXN_DIGEST: Final = Struct(">iQ")
+"""TxnDigest: version, digest of the tree."""
+
+
+def path_data_crc(path: str, data: bytes | None) -> int:
+    """The part of a node's digest that its stat does not touch."""
+    crc = 0 if path == "/" else crc32(path.encode())
+    return crc32(data, crc) if data else crc
+
+
+def stat_digest(stat: bytes, pcrc: int) -> int:
+    """A node's digest from its raw stat and `path_data_crc`."""
+    return crc32(stat[0:16] + stat[60:68] + stat[16:52], pcrc)
+
+
+def node_digest(path: str, data: bytes | None, stat: bytes) -> int:
+    """What a node adds to the tree's digest: 0 below /zookeeper/."""
+    if path.startswith(SYSTEM_PREFIX):
+        return 0
+    return stat_digest(stat, path_data_crc(path, data))
