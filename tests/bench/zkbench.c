@@ -853,7 +853,8 @@ static void handle_reply(struct conn *c, struct body *b)
 		wrong(BAD_FORMAT, "connection %d: reply to op %d is too short", c->id, p->op);
 	else if (b->p != b->end && !err)
 		wrong(BAD_FORMAT, "connection %d: reply to op %d is too long", c->id, p->op);
-	count_op(p->sent);
+	if (!phase->event)   /* there, events are what is counted */
+		count_op(p->sent);
 }
 
 static void handle_frames(struct conn *c)
