@@ -1,0 +1,558 @@
+"""Four-letter words: what a server answers to `srvr`, `mntr` and the others.
+
+Pure: a front-end that is asked gathers one dict of statistics from each process over the bus, with
+a time limit, and `render` makes the answer of them: one server, however many processes. A process
+that did not answer in time is named in a last line, so nobody takes a part for the whole; the words
+whose answer is one token (`ruok`, `isro`, `gtmk`, `stmk`) have no such line.
+
+The texts are those of Apache ZooKeeper 3.9 (`server/command/*.java`, `ServerStats`, `ServerCnxn
+.dumpConnectionInfo`, `ExpiryQueue.dump`, `WatchManager`); scripts parse them, so they change only
+with theirs. `lead` and `uptm` are zkd's own.
+
+A session id travels as a signed 64-bit int and is shown as Java shows it: unsigned hexadecimal.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Any, NotRequired, Protocol, TypedDict
+
+from zkd.server import metrics
+from zkd.server.environment import environment, full_version
+
+NOT_SERVING = "This ZooKeeper instance is not currently serving requests"
+
+CONNECTION_BUCKET_MS = 10_000
+"""Width of the buckets of idle connections (`zookeeper.nio.sessionlessCnxnTimeout`)."""
+
+DEFAULT_TRACE_MASK = 306
+"""Requests, server packets, sessions and warnings, as `ZooTrace` has it."""
+
+
+class Connection(TypedDict):
+    """One client connection, as its front-end counts it. Times are in milliseconds."""
+
+    address: str
+    """Numeric address of the client."""
+    port: int
+    interest: int
+    """1 if it is read from, plus 4 if replies wait to be written (SelectionKey's bits)."""
+    queued: int
+    """Requests read and not yet answered."""
+    recved: int
+    sent: int
+    sid: int
+    """0 as long as it has no session; then what follows is not shown."""
+    lop: str
+    """The last operation: GETD, PING, ...; NA."""
+    established_ms: int
+    """Unix time at which it was accepted."""
+    timeout_ms: int
+    lcxid: int
+    """The last xid; below 0: none."""
+    lzxid: int
+    """The last zxid told to it; -1: none."""
+    lresp_ms: int
+    """Unix time of the last reply."""
+    llat: int
+    minlat: int
+    avglat: int
+    maxlat: int
+    expires_ms: int
+    """Unix time at which it is closed if nothing more is heard of it."""
+
+
+class FrontEnd(TypedDict):
+    """What a front-end answers; the optional parts only if `parts(word)` names them."""
+
+    name: str
+    packets_received: int
+    packets_sent: int
+    connection_count: int
+    outstanding: int
+    latency_count: int
+    latency_total: int
+    """Sum of the latencies of `latency_count` requests, milliseconds."""
+    latency_min: int
+    latency_max: int
+    """Both without meaning while latency_count is 0."""
+    watch_connections: int
+    """Connections with at least one data, exist or persistent watch; child watches are not
+    counted here nor listed below, as in Apache ZooKeeper."""
+    watch_paths: int
+    watch_count: int
+    trace_mask: int
+    connections: NotRequired[list[Connection]]
+    watches_by_session: NotRequired[dict[int, list[str]]]
+    metrics: NotRequired[dict[str, Any]]
+    """`Metrics.dump()`."""
+
+
+class Session(TypedDict):
+    sid: int
+    timeout_ms: int
+    expires_ms: int
+    """Unix time of the bucket in which it expires unless it is heard of."""
+
+
+class Peer(TypedDict):
+    """What the peer answers; the optional parts only if `parts(word)` names them."""
+
+    mode: str
+    """leader, follower, observer, standalone or read-only."""
+    serving: bool
+    read_only: bool
+    zxid: int
+    node_count: int
+    uptime_ms: int
+    server_id: int
+    """0 standalone."""
+    state: NotRequired[str]
+    """`peer_state` of mntr, such as "leading - broadcast"; only in an ensemble."""
+    proposal_sizes: NotRequired[tuple[int, int, int]]
+    """Leader only: last, least and greatest proposal in bytes; -1 before the first."""
+    leader_id: NotRequired[int]
+    leader_address: NotRequired[str]
+    sessions: NotRequired[list[Session]]
+    ephemerals: NotRequired[dict[int, list[str]]]
+    digests: NotRequired[list[tuple[int, int]]]
+    """(zxid, digest of the tree at it), the digest unsigned."""
+    metrics: NotRequired[dict[str, Any]]
+
+
+class Storage(TypedDict):
+    """What the storage process answers."""
+
+    data_dir_size: int
+    log_dir_size: int
+    metrics: NotRequired[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The processes' answers; None and a name in `missing` for each that was too late."""
+
+    frontends: list[FrontEnd | None]
+    peer: Peer | None
+    storage: Storage | None
+    missing: list[str]
+
+    @property
+    def answered(self) -> list[FrontEnd]:
+        return [frontend for frontend in self.frontends if frontend is not None]
+
+
+class Config(Protocol):
+    """What is read of `zkd.config.Config`."""
+
+    @property
+    def client_port(self) -> int: ...
+    @property
+    def secure_client_port(self) -> int: ...
+    @property
+    def client_port_listen_backlog(self) -> int: ...
+    @property
+    def data_dir(self) -> Path: ...
+    @property
+    def data_log_dir(self) -> Path: ...
+    @property
+    def tick_time(self) -> int: ...
+    @property
+    def max_client_cnxns(self) -> int: ...
+    @property
+    def min_session_timeout(self) -> int: ...
+    @property
+    def max_session_timeout(self) -> int: ...
+    @property
+    def four_letter_whitelist(self) -> Collection[str]: ...
+    @property
+    def four_letter_loopback_whitelist(self) -> Collection[str]: ...
+    @property
+    def four_letter_loopback_networks(
+        self,
+    ) -> Collection[ipaddress.IPv4Network | ipaddress.IPv6Network]: ...
+
+
+# -- which words there are, and who may send them ------------------------------------------------
+
+_PARTS: Mapping[str, frozenset[str]] = {
+    "conf": frozenset({"sizes"}),
+    "cons": frozenset({"connections"}),
+    "crst": frozenset(),
+    "dirs": frozenset({"sizes"}),
+    "dump": frozenset({"sessions", "ephemerals", "connections"}),
+    "envi": frozenset(),
+    "gtmk": frozenset(),
+    "hash": frozenset({"digests"}),
+    "isro": frozenset(),
+    "lead": frozenset(),
+    "mntr": frozenset({"metrics"}),
+    "ruok": frozenset(),
+    "srst": frozenset(),
+    "srvr": frozenset(),
+    "stat": frozenset({"connections"}),
+    "stmk": frozenset(),
+    "uptm": frozenset(),
+    "wchc": frozenset({"watches"}),
+    "wchp": frozenset({"watches"}),
+    "wchs": frozenset(),
+}
+WORDS = frozenset(_PARTS)
+HARMLESS = frozenset(
+    {"ruok", "srvr", "stat", "mntr", "conf", "isro", "envi", "dirs", "wchs"}
+    | {"gtmk", "hash", "lead", "uptm"}
+)
+"""They show nothing that clients have stored and change nothing."""
+
+WITHOUT_GATHERING = frozenset({"ruok", "envi"})
+"""Answered at once by the front-end that is asked, whatever the other processes do."""
+
+
+def parts(word: str) -> frozenset[str]:
+    """The optional parts of the statistics that this word shows.
+
+    Of sizes (storage), connections, watches (front-ends: `watches_by_session`), metrics (all),
+    sessions, ephemerals, digests (peer). Gather no more: they cost as much as they are long.
+    """
+    return _PARTS[word]
+
+
+def allowed(word: str, config: Config, peer_address: str) -> bool:
+    """Whether a client at this numeric address may send this word.
+
+    `4lw.commands.whitelist` counts for everybody; without that key the harmless words are for
+    loopback alone (the configuration's defaults say so).
+    """
+    if _listed(word, config.four_letter_whitelist):
+        return True
+    if not _listed(word, config.four_letter_loopback_whitelist):
+        return False
+    address = ipaddress.ip_address(peer_address.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in config.four_letter_loopback_networks)
+
+
+def _listed(word: str, whitelist: Collection[str]) -> bool:
+    return word in whitelist or ("*" in whitelist and word in WORDS)
+
+
+def refusal(word: str) -> bytes:
+    """The answer to a word that is known and not allowed."""
+    return f"{word} is not executed because it is not in the whitelist.\n".encode()
+
+
+# -- the answers ---------------------------------------------------------------------------------
+
+
+def render(
+    word: str,
+    gathered: Gathered,
+    config: Config,
+    *,
+    trace_mask: int = DEFAULT_TRACE_MASK,
+    lines_max: int | None = None,
+) -> bytes:
+    """The whole answer to a known and allowed word.
+
+    `trace_mask`: for stmk, the mask that came with it (signed), which is set already; crst and
+    srst likewise only say what was done. `lines_max` cuts the words whose length grows with the
+    number of clients (cons, dump, wchc, wchp) and says how many lines were left out.
+    """
+    if word == "ruok":
+        return b"imok"
+    if word == "stmk":
+        return str(trace_mask).encode()
+    if word == "gtmk":
+        masks = [frontend["trace_mask"] for frontend in gathered.answered]
+        return str(masks[0] if masks else DEFAULT_TRACE_MASK).encode()
+    if word == "envi":
+        return _text(["Environment:", *(f"{key}={value}" for key, value in environment())])
+    peer = gathered.peer
+    if word == "isro":
+        if peer is None or not peer["serving"]:
+            return b"null"
+        return b"ro" if peer["read_only"] else b"rw"
+    if peer is None or not peer["serving"]:
+        return _text([NOT_SERVING, *_missing(gathered)])
+    lines = list(_RENDERERS[word](gathered, peer, config))
+    if lines_max is not None and word in _UNBOUNDED and len(lines) > lines_max:
+        lines[lines_max:] = [f"... {len(lines) - lines_max} more lines"]
+    if word == "mntr":
+        if gathered.missing:
+            lines.append(f"zk_missing_processes\t{len(gathered.missing)}")
+    else:
+        lines += _missing(gathered)
+    return _text(lines)
+
+
+def _text(lines: Iterable[str]) -> bytes:
+    return "".join(line + "\n" for line in lines).encode("utf-8", "replace")
+
+
+def _missing(gathered: Gathered) -> list[str]:
+    return [f"{name} did not answer in time" for name in gathered.missing]
+
+
+def _server(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    return [*_version_lines(peer), *_statistics(gathered, peer)]
+
+
+def _stat(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    clients = [_connection_line(c, brief=True) for c in _connections(gathered)]
+    return [*_version_lines(peer), "Clients:", *clients, "", *_statistics(gathered, peer)]
+
+
+def _version_lines(peer: Peer) -> list[str]:
+    lines = [f"Zookeeper version: {full_version()}"]
+    if peer["read_only"]:
+        lines.append("READ-ONLY mode; serving only read-only clients")
+    return lines
+
+
+def _statistics(gathered: Gathered, peer: Peer) -> Iterable[str]:
+    frontends = gathered.answered
+    yield f"Latency min/avg/max: {'/'.join(_latencies(frontends))}"
+    yield f"Received: {sum(f['packets_received'] for f in frontends)}"
+    yield f"Sent: {sum(f['packets_sent'] for f in frontends)}"
+    yield f"Connections: {sum(f['connection_count'] for f in frontends)}"
+    yield f"Outstanding: {sum(f['outstanding'] for f in frontends)}"
+    yield f"Zxid: {_hex(peer['zxid'])}"
+    yield f"Mode: {peer['mode']}"
+    yield f"Node count: {peer['node_count']}"
+    if peer["mode"] == "leader":
+        last, least, greatest = peer.get("proposal_sizes", (-1, -1, -1))
+        yield f"Proposal sizes last/min/max: {last}/{least}/{greatest}"
+
+
+def _latencies(frontends: list[FrontEnd]) -> tuple[str, str, str]:
+    """Least, average and greatest latency of all requests of all front-ends, in milliseconds."""
+    busy = [f for f in frontends if f["latency_count"] > 0]
+    if not busy:
+        return "0", "0.0", "0"
+    total = sum(f["latency_total"] for f in busy)
+    average = Decimal(total) / sum(f["latency_count"] for f in busy)
+    rounded = float(average.quantize(Decimal("0.0001"), ROUND_HALF_UP))
+    return (
+        str(min(f["latency_min"] for f in busy)),
+        java_double(rounded),
+        str(max(f["latency_max"] for f in busy)),
+    )
+
+
+def _cons(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    return [*(_connection_line(c, brief=False) for c in _connections(gathered)), ""]
+
+
+def _connections(gathered: Gathered) -> list[Connection]:
+    return [c for frontend in gathered.answered for c in frontend.get("connections", [])]
+
+
+def _connection_line(c: Connection, *, brief: bool) -> str:
+    line = (
+        f" {_socket_address(c['address'], c['port'])}[{c['interest']:x}]"
+        f"(queued={c['queued']},recved={c['recved']},sent={c['sent']}"
+    )
+    if not brief and c["sid"] != 0:
+        line += (
+            f",sid={_hex(c['sid'])},lop={c['lop']},est={c['established_ms']},to={c['timeout_ms']}"
+        )
+        if c["lcxid"] >= 0:
+            line += f",lcxid={_hex(c['lcxid'])}"
+        line += (
+            f",lzxid={_hex(c['lzxid'])},lresp={c['lresp_ms']},llat={c['llat']}"
+            f",minlat={c['minlat']},avglat={c['avglat']},maxlat={c['maxlat']}"
+        )
+    return line + ")"
+
+
+def _socket_address(address: str, port: int) -> str:
+    """As Java prints an InetSocketAddress that has no name: IPv6 in full, in brackets."""
+    if ":" not in address:
+        return f"/{address}:{port}"
+    plain, percent, scope = address.partition("%")
+    parsed = ipaddress.IPv6Address(plain)
+    if parsed.ipv4_mapped is not None:
+        return f"/{parsed.ipv4_mapped}:{port}"
+    groups = ":".join(f"{int(group, 16):x}" for group in parsed.exploded.split(":"))
+    return f"/[{groups}{percent}{scope}]:{port}"
+
+
+def _crst(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    return ["Connection stats reset."]
+
+
+def _srst(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    return ["Server stats reset."]
+
+
+def _conf(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    sizes = gathered.storage
+    yield f"clientPort={config.client_port}"
+    yield f"secureClientPort={config.secure_client_port}"
+    yield f"dataDir={config.data_dir.absolute()}"
+    yield f"dataDirSize={sizes['data_dir_size'] if sizes else -1}"
+    yield f"dataLogDir={config.data_log_dir.absolute()}"
+    yield f"dataLogSize={sizes['log_dir_size'] if sizes else -1}"
+    yield f"tickTime={config.tick_time}"
+    yield f"maxClientCnxns={config.max_client_cnxns}"
+    yield f"minSessionTimeout={config.min_session_timeout}"
+    yield f"maxSessionTimeout={config.max_session_timeout}"
+    yield f"clientPortListenBacklog={config.client_port_listen_backlog}"
+    yield f"serverId={peer['server_id']}"
+
+
+def _dirs(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    sizes = gathered.storage
+    if sizes is not None:
+        yield f"datadir_size: {sizes['data_dir_size']}"
+        yield f"logdir_size: {sizes['log_dir_size']}"
+
+
+def _dump(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    yield "SessionTracker dump:"
+    sessions = [(s["expires_ms"], _hex(s["sid"])) for s in peer.get("sessions", [])]
+    yield from _expiry_sets("Session", sessions)
+    yield "ephemeral nodes dump:"
+    ephemerals = peer.get("ephemerals", {})
+    yield f"Sessions with Ephemerals ({len(ephemerals)}):"
+    for sid, paths in ephemerals.items():
+        yield f"{_hex(sid)}:"
+        yield from (f"\t{path}" for path in paths)
+    yield "Connections dump:"
+    yield from _expiry_sets("Connections", list(_connection_expiries(gathered)))
+
+
+def _connection_expiries(gathered: Gathered) -> Iterable[tuple[int, str]]:
+    for c in _connections(gathered):
+        bucket = (c["expires_ms"] // CONNECTION_BUCKET_MS + 1) * CONNECTION_BUCKET_MS
+        address = _socket_address(c["address"], c["port"])
+        yield bucket, f"ip: {address} sessionId: {_hex(c['sid'])}"
+
+
+def _expiry_sets(what: str, entries: list[tuple[int, str]]) -> Iterable[str]:
+    """`entries` grouped by their Unix time in milliseconds, earliest first."""
+    buckets: dict[int, list[str]] = {}
+    for at_ms, entry in entries:
+        buckets.setdefault(at_ms, []).append(entry)
+    yield f"{what} Sets ({len(buckets)})/({len(entries)}):"
+    for at_ms in sorted(buckets):
+        yield f"{len(buckets[at_ms])} expire at {_java_date(at_ms)}:"
+        yield from (f"\t{entry}" for entry in buckets[at_ms])
+
+
+def _wchs(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    frontends = gathered.answered
+    connections = sum(f["watch_connections"] for f in frontends)
+    if all("watches_by_session" in f for f in frontends):
+        paths = len({p for _, watched in _watches(gathered) for p in watched})
+    else:  # a path that is watched on two front-ends counts twice: the lists would cost too much
+        paths = sum(f["watch_paths"] for f in frontends)
+    yield f"{connections} connections watching {paths} paths"
+    yield f"Total watches:{sum(f['watch_count'] for f in frontends)}"
+
+
+def _watches(gathered: Gathered) -> Iterable[tuple[int, list[str]]]:
+    for frontend in gathered.answered:
+        yield from frontend.get("watches_by_session", {}).items()
+
+
+def _wchc(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    for sid, paths in _watches(gathered):
+        yield _hex(sid)
+        yield from (f"\t{path}" for path in paths)
+    yield ""
+
+
+def _wchp(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    sessions: dict[str, list[int]] = {}
+    for sid, paths in _watches(gathered):
+        for path in paths:
+            sessions.setdefault(path, []).append(sid)
+    for path, watchers in sessions.items():
+        yield path
+        yield from (f"\t{_hex(sid)}" for sid in watchers)
+    yield ""
+
+
+def _hash(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    for zxid, digest in peer.get("digests", []):
+        signed = digest - (1 << 64) if digest >= 1 << 63 else digest
+        yield f"{_unsigned(zxid):x}: {signed}"
+
+
+def _lead(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    yield f"is_leader={'true' if peer['mode'] == 'leader' else 'false'}"
+    yield f"leader_id={peer.get('leader_id', '')}"
+    yield f"leader_ip={peer.get('leader_address', '')}"
+
+
+def _uptm(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    return [str(peer["uptime_ms"] // 1000)]
+
+
+def _mntr(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
+    yield f"zk_version\t{full_version()}"
+    yield f"zk_server_state\t{peer['mode']}"
+    if "state" in peer:
+        yield f"zk_peer_state\t{peer['state']}"
+    dumps = [process["metrics"] for process in _processes(gathered) if "metrics" in process]
+    yield from metrics.mntr_lines(metrics.merge(dumps))
+
+
+def _processes(gathered: Gathered) -> Iterable[FrontEnd | Peer | Storage]:
+    yield from gathered.answered
+    if gathered.peer is not None:
+        yield gathered.peer
+    if gathered.storage is not None:
+        yield gathered.storage
+
+
+_UNBOUNDED = frozenset({"cons", "dump", "wchc", "wchp"})
+_RENDERERS: Mapping[str, Callable[[Gathered, Peer, Config], Iterable[str]]] = {
+    "conf": _conf,
+    "cons": _cons,
+    "crst": _crst,
+    "dirs": _dirs,
+    "dump": _dump,
+    "hash": _hash,
+    "lead": _lead,
+    "mntr": _mntr,
+    "srst": _srst,
+    "srvr": _server,
+    "stat": _stat,
+    "uptm": _uptm,
+    "wchc": _wchc,
+    "wchp": _wchp,
+    "wchs": _wchs,
+}
+
+
+# -- what Java prints differently ----------------------------------------------------------------
+
+
+def _unsigned(value: int) -> int:
+    return value & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _hex(value: int) -> str:
+    return f"0x{_unsigned(value):x}"
+
+
+def java_double(value: float) -> str:
+    """A finite double as Java's Double.toString prints it."""
+    if value == 0 or 1e-3 <= abs(value) < 1e7:
+        return format(Decimal(repr(value)), "f")
+    digits, exponent = f"{Decimal(repr(value)):E}".split("E")
+    mantissa = digits.rstrip("0").rstrip(".") if "." in digits else digits
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}E{int(exponent)}"
+
+
+def _java_date(unix_ms: int) -> str:
+    """As java.util.Date prints itself, in the server's time zone."""
+    return time.strftime("%a %b %d %H:%M:%S %Z %Y", time.localtime(unix_ms / 1000))
