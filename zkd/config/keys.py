@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,5 +84,7 @@ def nearest(name: str) -> str | None:
     lowered = {known.lower(): known for known in _EXACT}
     if bare.lower() in lowered:
         return lowered[bare.lower()]
+    import difflib  # only who misspells pays for it
+
     found = difflib.get_close_matches(bare.lower(), list(lowered), n=1, cutoff=0.7)
     return lowered[found[0]] if found else None

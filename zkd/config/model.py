@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from zkd.config.findings import Finding
+from zkd.config.kinds import MIB
 from zkd.config.sections.admin import AdminSettings
 from zkd.config.sections.basic import BasicSettings, BehaviourSettings
 from zkd.config.sections.limits import LimitSettings
@@ -20,6 +21,10 @@ from zkd.config.sections.own import OwnSettings
 from zkd.config.sections.quorum import QuorumSettings
 from zkd.config.sections.security import SecuritySettings
 from zkd.config.servers import Membership, ServerLine
+from zkd.tree.settings import TreeSettings
+
+FLUSH_BYTES_MAX = 16 * MIB
+LOG_WAL_BYTES_MAX = 4 * MIB
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,57 @@ class Config(
     def servers(self) -> Mapping[int, ServerLine]:
         """The server lines by id; empty without any."""
         return self.membership.servers
+
+    @property
+    def standalone(self) -> bool:
+        """This server runs alone: what is durable is committed."""
+        return not self.distributed
+
+    @property
+    def purge(self) -> bool:
+        """Old rows of the log are removed."""
+        return self.autopurge_purge_interval > 0
+
+    @property
+    def flush_interval_s(self) -> float:
+        return self.flush_interval / 1000
+
+    @property
+    def flush_count(self) -> int | None:
+        """Changes after which the tree is flushed at the latest, if the operator chose."""
+        return self.snap_count if "snapCount" in self.raw else None
+
+    @property
+    def flush_bytes(self) -> int | None:
+        """Bytes of changes after which the tree is flushed, if the operator chose fewer."""
+        told = self.snap_size_limit_bytes
+        return told if 0 < told < FLUSH_BYTES_MAX else None
+
+    @property
+    def log_wal_bytes(self) -> int | None:
+        """Size of the log's write-ahead file, if the operator chose a smaller one."""
+        told = self.pre_alloc_bytes
+        return told if 0 < told < LOG_WAL_BYTES_MAX else None
+
+    @property
+    def log_retain_bytes(self) -> int | None:
+        """Size of the log above which more rows are purged, if the operator chose."""
+        told = self.txn_log_size_limit_bytes
+        return told if told > 0 else None
+
+    @property
+    def tree(self) -> TreeSettings:
+        """What the znode tree needs to know."""
+        return TreeSettings(
+            digest_enabled=self.digest_enabled,
+            extended_types_enabled=self.extended_types_enabled,
+            emulate_353=self.emulate_353_ttl_nodes,
+            enforce_quota=self.enforce_quota,
+            skip_acl=self.skip_acl,
+            close_session_txn=self.close_session_txn_enabled,
+            reconfig_enabled=self.reconfig_enabled,
+            txn_max_bytes=self.jute_maxbuffer + self.jute_maxbuffer_extrasize,
+        )
 
     def four_letter_allowed(self, word: str, address: str) -> bool:
         """Whether a four-letter word may be sent from `address` (an IP address, else refused)."""

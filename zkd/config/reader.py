@@ -90,6 +90,7 @@ def _take(settings: Settings, line: Given, *, overriding: bool) -> None:
         what = f"{line.name} has no effect: {key.note}"
         settings.add(Level.NOTE, key.name, what, where=line.where)
         settings.raw[line.name] = line.text
+        settings.where[line.name] = line.where
         return
     if key.action is Action.REFUSE:
         what = f"{line.name} cannot be used: {key.help} {key.note}"

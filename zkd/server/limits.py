@@ -277,7 +277,15 @@ class ConnectionCounter:
         """Connections from an address over all front-ends."""
         return self._own.get(address, 0) + self._others.get(address, 0)
 
+    def admit(self, address: str) -> str:
+        """Count a new connection, unless it is refused: then the reason."""
+        reason = self.refusal(address)
+        if not reason:
+            self.add(address)
+        return reason
+
     def add(self, address: str) -> None:
+        """Count a connection, even if it is one too many."""
         self._own[address] = self._own.get(address, 0) + 1
         self.total += 1
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -97,6 +98,7 @@ class _Root:
         self.settings = LogSettings()
         self.path: Path | None = None
         self.server = ""
+        self.process = "library"
         self.sinks: list[Sink] = [open_sink(output, "") for output in self.settings.outputs]
         self.limiter = RateLimiter(self.settings.rate)
         self.logs: dict[str, Log] = {}
@@ -159,9 +161,15 @@ class Log:
         """Whether a level may be written at all: asks before costly fields are made."""
         return getattr(self, level) is not _off
 
-    def exception(self, event: str, error: BaseException, /, **fields: Any) -> None:
-        """An error with its traceback, in one line."""
-        self.error(event, error=error, **fields, trace=trace(error))
+    def exception(
+        self, event: str, error: BaseException | None = None, /, **fields: Any
+    ) -> None:
+        """An error with its traceback, in one line; without `error` the one being handled."""
+        fault = error or sys.exception()
+        if fault is None:
+            self.error(event, **fields)
+        else:
+            self.error(event, error=fault, **fields, trace=trace(fault))
 
     def _writer(self, level: int) -> Callable[..., None]:
         root = self._root
@@ -180,14 +188,14 @@ class Log:
 
 
 class _Bridge(logging.Handler):
-    """Warnings of libraries (asyncio and its like) become events of the log `library`."""
+    """Warnings of libraries (asyncio and its like) become events `library.message`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = min(max(record.levelno // 10 * 10, DEBUG), LEVELS["critical"])
         fields: dict[str, Any] = {"library": record.name, "text": record.getMessage()}
         if record.exc_info and record.exc_info[1]:
             fields["trace"] = trace(record.exc_info[1])
-        getattr(get("library"), NAMES[level])("library.message", **fields)
+        getattr(get(_root.process), NAMES[level])("library.message", **fields)
 
 
 _root = _Root()
@@ -202,13 +210,14 @@ def get(name: str) -> Log:
     return log
 
 
-def setup(path: Path | None, *, server: str = "") -> None:
+def setup(path: Path | None, process: str = "library", *, server: str = "") -> None:
     """Take the settings of a YAML file (None: info and above to stderr). Once per process.
 
-    Sinks are opened anew, so it is right after a fork. Raises OperatorError; nothing has changed
-    then.
+    `process`: whose name the lines of libraries carry. `server`: the configuration's name. Sinks
+    are opened anew, so it is right after a fork. Raises OperatorError; nothing has changed then.
     """
     _use(path, server)
+    _root.process = process
     if _bridge not in logging.getLogger().handlers:
         logging.getLogger().addHandler(_bridge)
 

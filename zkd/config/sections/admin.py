@@ -26,7 +26,7 @@ class MetricsTlsSettings(StoreSettings):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class AdminSettings:
     """What an operator sees."""
 

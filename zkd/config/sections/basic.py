@@ -28,7 +28,7 @@ from zkd.config.kinds import (
 JUTE_MAXBUFFER = 0xFFFFF
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class BasicSettings:
     """Ports, folders, time, log and snapshots. Durations in ms, sizes in bytes."""
 
@@ -76,21 +76,22 @@ class BasicSettings:
     )
     pre_alloc_bytes: int = setting(
         "preAllocSize", KILOBYTES, 64 * MIB, "Space set aside for the transaction log at once.",
-        minimum=0, note="The write-ahead file of log.db is kept and reused at about this size.",
+        minimum=0, note="Less than 4 MB makes the write-ahead file of log.db smaller, which is kept and "
+        "reused; more has no effect.",
     )
     snap_count: int = setting(
         "snapCount", INT, 100_000, "Transactions between two snapshots.", minimum=2, clamp=True,
         reloadable=True,
-        note="At most this many transactions stay in the log unflushed to the tree's database.",
+        note="If it is set, changes are flushed to the tree's database after this many.",
     )
     snap_size_limit_bytes: int = setting(
         "snapSizeLimitInKb", KILOBYTES, 4096 * MIB, "Bytes of log between two snapshots.",
         reloadable=True,
-        note="At most this much log stays unflushed to the tree's database; 0 or less is off.",
+        note="Less than 16 MB flushes changes to the tree's database earlier.",
     )
     txn_log_size_limit_bytes: int = setting(
         "txnLogSizeLimitInKb", KILOBYTES, -1, "Size at which a log file is ended; -1 is off.",
-        note="A soft limit for log.db: above it, rows that are not needed are purged at once.",
+        note="If it is set, purging keeps log.db below it.",
     )
     commit_log_count: int = setting(
         "commitLogCount", INT, 500, "Committed transactions kept in memory for learners.",
@@ -169,7 +170,7 @@ class BasicSettings:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class BehaviourSettings:
     """What the server does beyond limits: kinds of sessions and znodes (spec section 3)."""
 

@@ -10,7 +10,7 @@ from zkd.config.key import setting
 from zkd.config.kinds import BYTES, FLAG, INT, MIB, MS, REAL, YES_NO, YES_UNLESS_NO
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class LimitSettings:
     """Limits and throttles; they count over all front-ends of the server."""
 

@@ -11,7 +11,7 @@ from zkd.config.key import own
 from zkd.config.kinds import BYTES, INT, MIB, MS, NETWORKS, PATH, TEXT, WORDS, Network, duration
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class OwnSettings:
     """zkd's processes, memory, folders and safeguards."""
 

@@ -11,7 +11,7 @@ from zkd.config.key import setting
 from zkd.config.kinds import BOOL, BYTES, FLAG, INT, MIB, MS, PATH, TEXT, choice
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class QuorumSettings:
     """How servers find, follow and trust each other. Limits in ticks say so."""
 

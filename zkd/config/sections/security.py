@@ -17,7 +17,7 @@ _STORE_NOTE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class StoreSettings:
     """Where a key store and a trust store lie. An empty type: by the file's ending."""
 
@@ -100,7 +100,7 @@ class TlsSettings(StoreSettings):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class SecuritySettings:
     """TLS and authentication of clients."""
 
