@@ -18,7 +18,7 @@ arms one action per name, `name=action[:argument[:hits]]`, separated by `;`:
 | `eio[:n[:m]]` | raises OSError(EIO) likewise |
 
 `ZKD_FAILPOINTS_PROCESS`, if set, names the only process that arms them (`arm(process=...)`).
-All names are in `NAMES`, with what the window is; an unknown name is refused, so that a test
+All names are in `NAMES`, with what the window is; `arm` refuses an unknown one, so that a test
 cannot wait for a point that was renamed.
 """
 
@@ -100,6 +100,11 @@ def hit(name: str) -> None:
         point = _armed.get(name)
         if point is not None:
             point.run(name)
+
+
+def armed() -> bool:
+    """Whether any point is armed: a short cut without points is not taken then."""
+    return bool(_armed)
 
 
 def register(names: dict[str, str]) -> None:

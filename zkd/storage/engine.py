@@ -1,0 +1,456 @@
+"""All that the storage process does with files, without the bus.
+
+    tree.zxid (T) <= committed <= durable = end of the log
+
+`append` is one commit and one fsync; what it returned from is on the disk. Everything slower
+(folding, flushing, checkpoints, purging) happens in `work`, in slices, and in two threads.
+
+States: before `open_incarnation` nothing is accepted. A full disk rolls the batch back and closes
+the incarnation until `open_incarnation` succeeds again, which takes room for the reserve. A failed
+write or fsync is the end of this object: it is never tried again, the next process reads what is
+there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from zkd import failpoints
+from zkd.storage import database
+from zkd.storage.errors import LogBehind, LogCorrupt, LogFailed, LogFull, TreeDamaged
+from zkd.storage.files import Claims, Lock, Reserve
+from zkd.storage.reader import TreeReader
+from zkd.storage.recovery import EffectsOf, Opened, Progress, open_files, replay
+from zkd.storage.settings import StorageSettings
+from zkd.tree.effects import Effect
+
+__all__ = [
+    "Engine",
+    "LogBehind",
+    "LogCorrupt",
+    "LogFailed",
+    "LogFull",
+    "StorageSettings",
+    "TreeDamaged",
+]
+
+PURGE_ROWS = 256
+"""Log rows removed in one transaction."""
+PURGE_SLACK = 64
+"""The log is purged when it is longer than allowed by 1/PURGE_SLACK."""
+TAIL_FRAMES = 256
+"""So many frames the log's own connection may checkpoint inside a slice."""
+FOLD = 64
+"""Transactions folded between two looks at the clock."""
+
+Txn = tuple[Any, ...]
+
+
+class Engine:
+    """The files of one server, locked, open and recovered."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        log_dir: Path,
+        settings: StorageSettings,
+        *,
+        effects_of: EffectsOf,
+        progress: Progress | None = None,
+    ) -> None:
+        """Lock, open, check and replay. OperatorError (LogBehind, LogCorrupt, TreeDamaged are
+        some) if the files are not fit to go on with; see recovery.py."""
+        self.settings = settings
+        self.data_dir, self.log_dir = Path(data_dir), Path(log_dir)
+        self.effects_of = effects_of
+        began = time.monotonic()
+        self._locks = self._lock()
+        try:
+            self._open(progress)
+        except BaseException:
+            for lock in self._locks:
+                lock.release()
+            raise
+        self.recovery_s = time.monotonic() - began
+
+    def _lock(self) -> list[Lock]:
+        locks: list[Lock] = []
+        folders = [self.data_dir]
+        if self.log_dir.resolve() != self.data_dir.resolve():
+            folders.append(self.log_dir)
+        try:
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                locks.append(Lock(folder))
+        except BaseException:
+            for lock in locks:
+                lock.release()
+            raise
+        return locks
+
+    def _open(self, progress: Progress | None) -> None:
+        settings = self.settings
+        opened = open_files(self.data_dir, self.log_dir, settings)
+        self.log, self.tree, self.mark = opened.log, opened.tree, opened.mark
+        self.created = opened.created
+        self.must_synchronise = opened.must_synchronise
+        self.notes = opened.notes
+        self.durable = self.log.end
+        self.reserve = Reserve(self.log_dir, settings.reserve_bytes)
+        self.reserve.make()
+        self.accepting = False
+        self.full = False
+        self.dead = ""
+        self._unfolded: deque[Sequence[Txn]] = deque()
+        self._uncommitted: deque[Txn] = deque()
+        self._pending: Callable[[bytes], list[Effect]] | None = None
+        self._pending_reader: TreeReader | None = None
+        self._pending_to = 0
+        self.committed = self.tree.zxid
+        self._claims = Claims()
+        self.fsync_s = 0.0
+        self.appends = self.rows = 0
+        self._log_rows = self.log.count(-(1 << 62))
+        self._purging = False
+        self._rows_allowed = settings.log_retain
+        self._log_at = settings.log_wal_bytes // 4096
+        self._log_next = self._log_at
+        self._log_job: Future[tuple[int, int]] | None = None
+        self._log_checkpointer: apsw.Connection | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="log")
+        self.replayed = 0
+        try:
+            self._recover(opened, progress)
+        except BaseException:
+            self._close_files()
+            raise
+
+    def _recover(self, opened: Opened, progress: Progress | None) -> None:
+        if self.settings.commit_on_append:
+            self.replayed = replay(opened, self.effects_of, self.settings, progress)
+            self.committed = self.durable
+        elif not self.must_synchronise:
+            self._pending_to = self.durable
+        self._claim()
+
+    def _claim(self) -> None:
+        """Write the mark from what is durable now."""
+        meta, claims = self.log.meta, self._claims
+        claims.log_id, claims.cut, claims.incarnation = meta.id, meta.cut, meta.incarnation
+        claims.accepted_epoch, claims.current_epoch = meta.accepted_epoch, meta.current_epoch
+        claims.generation, claims.tree_synced = meta.generation, self.tree.synced
+        claims.zxid = self.durable
+        self.mark.write(claims)
+
+    # -- what others ask -----------------------------------------------------------------------
+
+    @property
+    def tree_zxid(self) -> int:
+        """T: what readers of the tree see after a refresh."""
+        return self.tree.zxid
+
+    @property
+    def turn(self) -> int:
+        """Grows whenever readers of the tree should refresh, also when T is the same."""
+        return self.tree.turn
+
+    @property
+    def incarnation(self) -> int:
+        """The number of the present incarnation; 0 before the first."""
+        return self.log.meta.incarnation
+
+    @property
+    def generation(self) -> int:
+        """The number in the name of the tree's file."""
+        return self.log.meta.generation
+
+    @property
+    def epochs(self) -> tuple[int, int]:
+        """(accepted, current) epoch."""
+        return self.log.meta.accepted_epoch, self.log.meta.current_epoch
+
+    # -- the log -------------------------------------------------------------------------------
+
+    def open_incarnation(self) -> int:
+        """The next incarnation, committed durably; its number. What was appended is kept, what
+        was refused is forgotten. LogFull while the disk is full."""
+        self._alive()
+        self._uncommitted.clear()
+        if not self.reserve.make() and self.full:
+            raise LogFull(f"{self.log_dir}: no room for the reserve of {self.reserve.size} bytes")
+        number: int = self._guarded(self.log.open_incarnation)
+        self._claim()
+        self.accepting = True
+        self.full = False
+        return number
+
+    def append(self, txns: Sequence[Txn]) -> int:
+        """Commit a batch of Txns, consecutive and not empty; the durable zxid.
+
+        LogFull: nothing of it is in the log, and nothing is accepted until `open_incarnation`.
+        LogFailed: this engine is dead."""
+        if not self.accepting:
+            self._alive()
+            raise LogFull(f"{self.log_dir}: refused until the next incarnation")
+        began = time.perf_counter()
+        try:
+            self.log.append([(txn[0], txn[5]) for txn in txns])
+            failpoints.hit("log.after-commit")
+        except (apsw.Error, OSError) as e:
+            raise self._judge(e) from e
+        self.fsync_s = time.perf_counter() - began
+        self.durable = zxid = self._claims.zxid = self.log.end
+        self.mark.write(self._claims)
+        failpoints.hit("log.after-mark")
+        self.appends += 1
+        self.rows += len(txns)
+        self._log_rows += len(txns)
+        if self.settings.commit_on_append:
+            self._unfolded.append(txns)
+            self.committed = zxid
+        else:
+            self._uncommitted.extend(txns)
+        return zxid
+
+    def commit(self, zxid: int) -> None:
+        """In an ensemble: everything up to `zxid`, which is durable here, is committed."""
+        assert zxid <= self.durable, (hex(zxid), hex(self.durable))
+        if self.committed < self._pending_to:
+            self._commit_pending(min(zxid, self._pending_to))
+        waiting = self._uncommitted
+        ready = []
+        while waiting and waiting[0][0] <= zxid:
+            ready.append(waiting.popleft())
+        if ready:
+            self._unfolded.append(ready)
+            self.committed = ready[-1][0]
+
+    def _commit_pending(self, upto: int) -> None:
+        """Rows that were in the log at the start and are committed only now."""
+        if self._pending is None:
+            self._pending_reader = TreeReader(
+                self.tree.path,
+                cache_bytes=self.settings.tree_cache_bytes,
+                vfs=self.settings.vfs,
+            )
+            self._pending = self.effects_of(self._pending_reader)
+        ready: list[Txn] = []
+        for zxid, body in self.log.verify(self.committed):
+            if zxid > upto:
+                break
+            ready.append((zxid, 0, 0, 0, 0, body, self._pending(body), None))
+        if ready:
+            self._unfolded.append(ready)
+            self.committed = ready[-1][0]
+        if self.committed >= self._pending_to:
+            self._forget_pending()
+
+    def _forget_pending(self) -> None:
+        self._pending = None
+        if self._pending_reader is not None:
+            self._pending_reader.close()
+            self._pending_reader = None
+
+    def truncate(self, zxid: int) -> None:
+        """TRUNC: the log ends at `zxid` from now on, durably. Never below what is committed."""
+        assert zxid >= self.committed, (hex(zxid), hex(self.committed))
+        self._guarded(lambda: self.log.truncate(zxid))
+        failpoints.hit("log.truncated")
+        while self._uncommitted and self._uncommitted[-1][0] > zxid:
+            self._uncommitted.pop()
+        self.durable = self.log.end
+        self._pending_to = min(self._pending_to, self.durable)
+        self._log_rows = self.log.count(-(1 << 62))
+        self._claim()
+
+    def set_epochs(self, accepted: int, current: int) -> None:
+        """Both epochs, durably: a promise may be told when this has returned."""
+        self._guarded(lambda: self.log.set_epochs(accepted, current))
+        self._claim()
+
+    # -- errors --------------------------------------------------------------------------------
+
+    def _alive(self) -> None:
+        if self.dead:
+            raise LogFailed(self.dead)
+
+    def _guarded(self, what: Callable[[], Any]) -> Any:
+        """A transaction of the log other than append, with the same judgement of errors."""
+        self._alive()
+        try:
+            return what()
+        except (apsw.Error, OSError) as e:
+            raise self._judge(e) from e
+
+    def _judge(self, error: Exception) -> LogFull | LogFailed:
+        """Full (rolled back; may end) or failed (dead for ever)."""
+        self.accepting = False
+        if database.is_full(error) and not self.log.db.in_transaction:
+            self._became_full()
+            return LogFull(f"{self.log_dir}: the disk is full ({error})")
+        self.dead = f"{self.log.path}: {type(error).__name__}: {error}"
+        return LogFailed(self.dead)
+
+    def _became_full(self) -> None:
+        self.accepting = False
+        self.full = True
+        self.reserve.release()
+        self._log_next = 0
+
+    # -- work ----------------------------------------------------------------------------------
+
+    def work(self, budget_s: float) -> bool:
+        """Slices of folding, flushing, checkpoints and purging for about `budget_s` seconds.
+        True if there is more to do at once. LogFailed as for append. Call it at least every
+        quarter of a second, also when nothing happens."""
+        self._alive()
+        deadline = time.monotonic() + budget_s
+        try:
+            if self._fold(deadline):
+                return True
+            synced = self.tree.synced
+            more = self.tree.work(deadline)
+            if self.tree.synced != synced:
+                self._claim()
+            if self.tree.full and not self.full:
+                self._became_full()
+            return more or self._tend_log() or self._purge()
+        except (apsw.Error, OSError) as e:
+            judged = self._judge(e)
+            if isinstance(judged, LogFull):
+                return False
+            raise judged from e
+
+    def _fold(self, deadline: float) -> bool:
+        """Fold what is committed into the tree's changes."""
+        unfolded = self._unfolded
+        while unfolded:
+            txns = unfolded.popleft()
+            if len(txns) > FOLD:
+                unfolded.appendleft(txns[FOLD:])
+                txns = txns[:FOLD]
+            self.tree.accumulate(txns)
+            if time.monotonic() >= deadline:
+                return bool(unfolded)
+        return False
+
+    def _tend_log(self) -> bool:
+        """Bring log.db's WAL into its main file: most of it in the thread, the last frames here,
+        between two appends, so that the next append starts the WAL again."""
+        frames = self.log.wal_frames
+        if self._log_job is not None:
+            if not self._log_job.done():
+                return False
+            _, done = self._log_job.result()
+            self._log_job = None
+            if frames - done <= TAIL_FRAMES:
+                total, done = database.checkpoint(self.log.db)
+                if total == done:
+                    self.log.wal_frames = 0
+                    self._weigh_log()
+                    self._log_next = self._log_at
+                    return False
+            self._log_next = frames + self._log_at // 8
+        elif frames and frames >= self._log_next:
+            self._log_job = self._thread.submit(self._checkpoint_log)
+        return False
+
+    def _checkpoint_log(self) -> tuple[int, int]:
+        failpoints.hit("log.checkpoint")
+        if self._log_checkpointer is None:
+            self._log_checkpointer = database.open_writer(
+                self.log.path, synchronous="FULL", cache_bytes=0, vfs=self.settings.vfs
+            )
+        return database.checkpoint(self._log_checkpointer)
+
+    def _purge(self) -> bool:
+        """One slice of old log rows, only up to what the tree holds on disk."""
+        if not self.settings.purge:
+            return False
+        surplus = self._log_rows - self._rows_allowed
+        if surplus <= (0 if self._purging else self._rows_allowed // PURGE_SLACK):
+            self._purging = False
+            return False
+        gone = self.log.purge(self.tree.synced, min(PURGE_ROWS, surplus))
+        self._log_rows -= gone
+        self._purging = gone > 0
+        return self._purging
+
+    def _weigh_log(self) -> None:
+        """How many rows the log may keep, by number and by bytes."""
+        settings = self.settings
+        used = self.log.used_bytes()
+        allowed = settings.log_retain
+        if used > settings.log_retain_bytes:
+            allowed = min(allowed, self._log_rows * settings.log_retain_bytes // used)
+        self._rows_allowed = allowed
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Flush everything, checkpoint, close. After a failure: just close."""
+        try:
+            if not self.dead:
+                self._flush_all()
+        finally:
+            self._close_files()
+            for lock in self._locks:
+                lock.release()
+
+    def _flush_all(self) -> None:
+        while self._unfolded:
+            self.tree.accumulate(self._unfolded.popleft())
+        try:
+            self.tree.flush()
+        except apsw.FullError:
+            return  # the log has it all
+        self._claim()
+
+    def _close_files(self) -> None:
+        self._forget_pending()
+        self._thread.shutdown()
+        if self._log_checkpointer is not None:
+            self._log_checkpointer.close()
+        self.tree.close()
+        self.log.close()
+        self.mark.close()
+
+    def statistics(self) -> dict[str, Any]:
+        """Numbers for metrics: sizes in bytes, times in seconds, zxids as they are."""
+        tree, log = self.tree, self.log
+        disk = os.statvfs(self.log_dir)
+        return {
+            "durable": self.durable,
+            "committed": self.committed,
+            "tree_zxid": tree.zxid,
+            "tree_synced": tree.synced,
+            "tree_lag": tree.pinned_txns,
+            "pinned_bytes": tree.pinned_bytes,
+            "incarnation": self.incarnation,
+            "generation": self.generation,
+            "node_count": tree.node_count,
+            "data_bytes": tree.data_bytes,
+            "digest": tree.digest,
+            "log_rows": self._log_rows,
+            "log_wal_frames": log.wal_frames,
+            "tree_wal_frames": tree.wal_frames,
+            "appends": self.appends,
+            "rows": self.rows,
+            "last_fsync_s": self.fsync_s,
+            "flushes": tree.flushes,
+            "last_flush_s": tree.flush_s,
+            "full": self.full,
+            "reserve_held": self.reserve.held,
+            "disk_free_bytes": disk.f_bavail * disk.f_frsize,
+            "recovery_s": self.recovery_s,
+            "replayed": self.replayed,
+            "must_synchronise": self.must_synchronise,
+        }

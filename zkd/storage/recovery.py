@@ -1,0 +1,292 @@
+"""From the files of one server to an open log and tree, or to a refusal that says why.
+
+    purged_to <= T <= end of the log         the log's rows above T are what the tree lacks
+    end >= what the mark claims              else something durable is missing
+    T >= the mark's tree_synced              else the tree's file was damaged
+
+log.db is the root: it names the tree's generation. A first start makes log.db (generation 0), then
+the tree, then names it: a crash between leaves nothing that could be taken for data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import apsw
+
+from zkd import failpoints
+from zkd.errors import OperatorError
+from zkd.storage import database, schema
+from zkd.storage.errors import LogBehind, LogCorrupt, TreeDamaged
+from zkd.storage.files import Claims, Mark, sync_folder
+from zkd.storage.log import LOG_NAME, LogWriter
+from zkd.storage.reader import TreeReader, tree_path
+from zkd.storage.settings import StorageSettings
+from zkd.storage.treewriter import TreeWriter
+from zkd.tree.effects import Effect
+
+EffectsOf = Callable[[TreeReader], Callable[[bytes], list[Effect]]]
+"""Given the tree at T, returns what computes the effects of each transaction above T, in order."""
+Progress = Callable[[int, int], None]
+"""Called with (transactions replayed, transactions to replay), at most every PROGRESS_ROWS."""
+
+REPLAY_ROWS = 10_000
+"""Rows replayed between two flushes: bounds memory."""
+PROGRESS_ROWS = 256
+GO_ON = "`zkd check --accept-log-end` goes on from where the log ends"
+TREE_FILE = re.compile(r"tree-(\d+)\.db(-wal|-shm)?$")
+
+
+@dataclass
+class Opened:
+    """Open files after the checks, before replay."""
+
+    log: LogWriter
+    tree: TreeWriter
+    mark: Mark
+    created: bool
+    must_synchronise: str = ""
+    """Why this server may not vote before it is synchronised; empty if it may."""
+    notes: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def explained(path: Path, mend: str) -> Iterator[None]:
+    """SQLite's refusal to read a file, as an error for the operator."""
+    try:
+        yield
+    except (apsw.CorruptError, apsw.NotADBError) as e:
+        raise TreeDamaged(f"the file is damaged: {e}", str(path), mend) from e
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as e:
+        raise OperatorError(
+            f"cannot be opened: {e}", str(path), "check the owner and the rights of the folder"
+        ) from e
+
+
+def open_files(data_dir: Path, log_dir: Path, settings: StorageSettings) -> Opened:
+    """Open (or make) the files of a server whose folders are locked by the caller."""
+    log_path = log_dir / LOG_NAME
+    created = not log_path.exists()
+    if created:
+        _refuse_strangers(data_dir, log_dir, settings)
+    mark: Mark | None = None
+    log: LogWriter | None = None
+    tree: TreeWriter | None = None
+    try:
+        with explained(log_path, "restore a snapshot, or let the ensemble send one"):
+            log = LogWriter(log_path, cache_bytes=settings.log_cache_bytes, vfs=settings.vfs)
+            mark = Mark(log_dir)
+            if log.meta.generation == 0:
+                created = True
+                _first_tree(log, data_dir, settings)
+                sync_folder(log_dir)
+            tree = _open_tree(log, data_dir, settings)
+            opened = Opened(log, tree, mark, created)
+            if not created:
+                _check(opened, settings)
+            database.extend_wal(log_path, settings.log_wal_bytes)
+        _remove_other_generations(data_dir, log.meta.generation)
+    except BaseException:
+        for it in (tree, log, mark):
+            if it is not None:
+                it.close()
+        raise
+    return opened
+
+
+def _refuse_strangers(data_dir: Path, log_dir: Path, settings: StorageSettings) -> None:
+    """No log.db: make one, unless the folder holds something that a new one would hide."""
+    trees = [p for p in data_dir.iterdir() if TREE_FILE.match(p.name)]
+    if trees:
+        raise OperatorError(
+            f"there is a tree ({trees[0].name}) but no {LOG_NAME}",
+            str(log_dir),
+            "is dataLogDir what it was? Otherwise: `zkd restore` from a snapshot of this tree",
+        )
+    for folder in {data_dir, log_dir}:
+        old = folder / "version-2"
+        if old.is_dir() and any(old.iterdir()):
+            raise OperatorError(
+                "this folder holds the data of Apache ZooKeeper, and none of zkd's",
+                str(old),
+                "`zkd import` takes it over, or use another dataDir",
+            )
+    if not settings.autocreate:
+        permit = data_dir / "initialize"
+        if not permit.exists():
+            raise OperatorError(
+                "there is no data, and db.autocreate=false forbids to begin with nothing",
+                str(data_dir),
+                f"bring the data back; for a new server create the file {permit}",
+            )
+        permit.unlink()
+
+
+def _first_tree(log: LogWriter, data_dir: Path, settings: StorageSettings) -> None:
+    path = tree_path(data_dir, 1)
+    for name in (path.name, path.name + "-wal", path.name + "-shm"):
+        (data_dir / name).unlink(missing_ok=True)
+    db = database.open_writer(path, synchronous="FULL", cache_bytes=0, vfs=settings.vfs)
+    with db:
+        schema.create_tree(db, log.meta.id, 1)
+        schema.fill_fresh(db)
+    db.close()
+    sync_folder(data_dir)
+    log.replace(1, 0, None)
+
+
+def _open_tree(log: LogWriter, data_dir: Path, settings: StorageSettings) -> TreeWriter:
+    path = tree_path(data_dir, log.meta.generation)
+    if not path.exists():
+        raise TreeDamaged(
+            f"{log.path} names this tree, which is not there",
+            str(path),
+            "is dataDir what it was? Otherwise: `zkd restore` from a snapshot",
+        )
+    with explained(path, "`zkd restore` from a snapshot; the log goes on from there"):
+        tree = TreeWriter(path, settings)
+    if tree.id != log.meta.id or tree.generation != log.meta.generation:
+        tree.close()
+        raise TreeDamaged(
+            f"this tree does not belong to {log.path}",
+            str(path),
+            "put the files of one server back together, or `zkd restore` from a snapshot",
+        )
+    return tree
+
+
+def _check(opened: Opened, settings: StorageSettings) -> None:
+    """The inequalities at the top of this module."""
+    log, tree, claims = opened.log, opened.tree, opened.mark.claims
+    if tree.zxid < log.meta.purged_to:
+        raise TreeDamaged(
+            f"the tree is at 0x{tree.zxid:x}, the log begins above 0x{log.meta.purged_to:x}",
+            str(tree.path),
+            "`zkd restore` from a snapshot, or let the ensemble send one",
+        )
+    if (
+        claims is not None
+        and claims.log_id == log.meta.id
+        and claims.generation == tree.generation
+        and tree.zxid < claims.tree_synced
+    ):
+        raise TreeDamaged(
+            f"the tree is at 0x{tree.zxid:x}, but 0x{claims.tree_synced:x} was on disk",
+            str(tree.path),
+            "`zkd restore` from a snapshot, or let the ensemble send one",
+        )
+    reason, promised = _missing(log, tree, claims)
+    if not reason:
+        reason, promised = _verify(opened)
+    if not reason:
+        return
+    if settings.accept_log_end:
+        _accept(opened, reason)
+    elif settings.commit_on_append:
+        raise LogBehind(reason, str(log.path), end=log.end, promised=promised, mend=GO_ON)
+    else:
+        opened.must_synchronise = f"{log.path}: {reason}"
+
+
+def _missing(log: LogWriter, tree: TreeWriter, claims: Claims | None) -> tuple[str, int]:
+    """What the log lacks of what was said to be durable: (reason, zxid), ("", 0) if nothing."""
+    meta = log.meta
+    if tree.zxid > log.end:
+        return f"the log ends at 0x{log.end:x}, before its own tree (0x{tree.zxid:x})", tree.zxid
+    if claims is None:
+        return "", 0
+    if claims.log_id != meta.id:
+        return "log.mark belongs to another log", claims.zxid
+    if claims.cut > meta.cut:
+        return "the log lacks its last truncation", claims.zxid
+    if claims.cut == meta.cut and claims.zxid > log.end:
+        text = f"the log ends at 0x{log.end:x}, but 0x{claims.zxid:x} was durable"
+        return text, claims.zxid
+    lost = (
+        claims.incarnation > meta.incarnation
+        or claims.accepted_epoch > meta.accepted_epoch
+        or claims.current_epoch > meta.current_epoch
+    )
+    if lost:
+        return "the log lacks a promise that was durable (an epoch or an incarnation)", claims.zxid
+    return "", 0
+
+
+def _verify(opened: Opened) -> tuple[str, int]:
+    """The chain above T; where it breaks is where the log is taken to end."""
+    try:
+        for _ in opened.log.verify(opened.tree.zxid):
+            pass
+    except LogCorrupt as e:
+        return e.what, opened.log.end
+    return "", 0
+
+
+def _accept(opened: Opened, reason: str) -> None:
+    """The operator's word: the log ends at its last good row, or at the tree."""
+    log, tree, claims = opened.log, opened.tree, opened.mark.claims
+    if claims is not None:
+        log.meta.cut = max(log.meta.cut, claims.cut)
+    if tree.zxid > log.end:
+        log.replace(log.meta.generation, tree.zxid, None)
+        opened.notes.append(f"{reason}: accepted, the log goes on from the tree")
+        return
+    good = tree.zxid
+    try:
+        for zxid, _ in log.verify(tree.zxid):
+            good = zxid
+    except LogCorrupt:
+        pass
+    log.truncate(good)
+    opened.notes.append(f"{reason}: accepted, the log ends at 0x{good:x}")
+
+
+def _remove_other_generations(data_dir: Path, generation: int) -> None:
+    for path in list(data_dir.iterdir()):
+        match = TREE_FILE.match(path.name)
+        if match and int(match[1]) != generation:
+            path.unlink()
+
+
+def replay(
+    opened: Opened,
+    effects_of: EffectsOf,
+    settings: StorageSettings,
+    progress: Progress | None,
+) -> int:
+    """Bring the rows above T into the tree writer; how many there were."""
+    log, tree = opened.log, opened.tree
+    total = log.count(tree.zxid)
+    done = 0
+    while done < total:
+        reader = TreeReader(tree.path, cache_bytes=settings.tree_cache_bytes, vfs=settings.vfs)
+        try:
+            done += _replay_some(opened, effects_of(reader), done, total, progress)
+        finally:
+            reader.close()
+        if done < total:
+            tree.flush()
+    failpoints.hit("recovery.replayed")
+    return total
+
+
+def _replay_some(
+    opened: Opened,
+    apply: Callable[[bytes], list[Effect]],
+    done: int,
+    total: int,
+    progress: Progress | None,
+) -> int:
+    count = 0
+    for zxid, body in opened.log.verify(opened.tree.taken):
+        opened.tree.accumulate([(zxid, 0, 0, 0, 0, body, apply(body), None)])
+        count += 1
+        if progress is not None and (done + count) % PROGRESS_ROWS == 0:
+            progress(done + count, total)
+        if count >= REPLAY_ROWS:
+            break
+    return count
