@@ -51,6 +51,12 @@ def flag(config: Config, key: str, default: bool) -> bool:
     return default if value is None else value.strip().lower() in ("true", "yes")
 
 
+def settings(config: Config, plugin: str) -> dict[str, str]:
+    """A plugin's own settings: `plugin.audit.log.file=x` is `{"file": "x"}` of `audit.log`."""
+    prefix = f"plugin.{plugin}."
+    return {k.removeprefix(prefix): v for k, v in config.items() if k.startswith(prefix)}
+
+
 # --- authentication -------------------------------------------------------------------------
 
 
@@ -148,9 +154,10 @@ class Change:
 class Commit:
     """One committed transaction. `time_ms`: the leader's wall clock, since 1970.
 
-    `type`: the transaction's opcode. `changes`: in order, more than one only for multi. `paths`
-    of ephemerals that a close_session removed are in its changes as `delete` where the
-    transaction names them. `body`: the entry as it stands in the log (TxnHeader, record, digest).
+    `session` and `cxid`: of the request. `type`: the transaction's opcode. `changes`: in order;
+    more than one only for multi, and for a closed session, whose ephemerals are there as `delete`
+    before its own `close_session` (as far as the transaction names them). `body`: the entry as it
+    stands in the log (TxnHeader, record, digest).
     """
 
     zxid: int
@@ -179,10 +186,11 @@ class CommitObserver(ABC):
     def on_commit(self, batch: Sequence[Commit]) -> None:
         """Handle `batch` (never empty). An exception: the same batch comes again, later."""
 
-    def on_gap(self, after_zxid: int, next_zxid: int, reason: str) -> None:
-        """Transactions were lost to this observer: those between `after_zxid` and `next_zxid`.
+    def on_gap(self, after_zxid: int, upto_zxid: int, reason: str) -> None:
+        """What was committed after `after_zxid` is lost to this observer, up to `upto_zxid`.
 
-        The log was purged beyond its position, or the server's history was replaced (restore).
+        The log was purged beyond its position, or the server's history was replaced (restore);
+        then the observer goes on after `upto_zxid`, which may be the smaller one. Read the tree.
         """
         return None
 

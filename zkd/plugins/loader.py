@@ -7,9 +7,15 @@ another process needs, is never imported here. Whatever a plugin does wrong ends
 with its distribution and version, never as an exception; only an auth plugin that the
 configuration names and that cannot serve is an OperatorError.
 
-Configuration: `plugins.enabled` and `plugins.disabled`, comma-separated names with `*` as a wild
-card (`auth.digest`, `audit.*`); enabled is `*` unless told, disabled wins. `authProvider.X=
-plugin:NAME` (or a known class of Apache ZooKeeper's) says that `auth.NAME` must be there.
+What the configuration wants:
+
+- `plugins.disabled`: names of plugins that are never imported, `*` being a wild card (`auth.ip`,
+  `observer.*`); it wins over all others;
+- auth, observer, snapshot: all that are installed; `authProvider.X=plugin:NAME` (or a known class
+  of Apache ZooKeeper's) says that `auth.NAME` must be there;
+- metrics: those that `metrics.exporters` lists, and `metrics.prometheus` if
+  `metricsProvider.className` says so;
+- audit: with `audit.enable`, the one that `audit.impl.class=plugin:NAME` names, else `audit.log`.
 """
 
 from __future__ import annotations
@@ -36,6 +42,7 @@ from zkd.plugins.api import (
     Config,
     MetricsExporter,
     SnapshotFormat,
+    flag,
 )
 from zkd.plugins.guard import Faults, Late, Source, run_limited
 
@@ -63,6 +70,8 @@ JAVA_PROVIDERS: Final = {
     )
 }
 """Classes that `authProvider.N` may name in a zoo.cfg of Apache ZooKeeper's: their auth plugin."""
+
+PROMETHEUS_PROVIDER: Final = "org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider"
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
@@ -136,18 +145,38 @@ def _found(
 ) -> list[tuple[Installed, EntryPoint]]:
     if points is None:
         points = entry_points(group=ENTRY_POINT_GROUP)
-    enabled = _patterns(config.get("plugins.enabled", "*"))
-    disabled = _patterns(config.get("plugins.disabled", ""))
     found = []
     for point in points:
-        wanted = _any_match(point.name, enabled) and not _any_match(point.name, disabled)
         kind = point.name.partition(".")[0]
-        found.append((Installed(_source(point), kind, point.value, wanted), point))
+        enabled = _wanted(point.name, kind, config)
+        found.append((Installed(_source(point), kind, point.value, enabled), point))
     return sorted(found, key=lambda pair: _rank(pair[0].source))
 
 
 def _rank(source: Source) -> tuple[bool, str, str, str]:
     return not source.shipped, source.plugin, source.distribution, source.version
+
+
+def _wanted(name: str, kind: str, config: Config) -> bool:
+    if any(fnmatchcase(name, pattern) for pattern in _words(config.get("plugins.disabled", ""))):
+        return False
+    return kind not in ("metrics", "audit") or name in named(config)
+
+
+def named(config: Config) -> dict[str, str]:
+    """Exporters and audit sinks that the configuration names: plugin -> the key that names it."""
+    found = {
+        "metrics." + word.removeprefix("metrics."): "metrics.exporters"
+        for word in _words(config.get("metrics.exporters", ""))
+    }
+    provider = config.get("metricsProvider.className", "").strip().lower()
+    if provider in ("prometheus", PROMETHEUS_PROVIDER.lower()):
+        found["metrics.prometheus"] = "metricsProvider.className"
+    if flag(config, "audit.enable", False):
+        sink = config.get("audit.impl.class", "").strip()
+        name = sink.removeprefix("plugin:").strip() if sink.startswith("plugin:") else "log"
+        found["audit." + name.removeprefix("audit.")] = "audit.impl.class"
+    return found
 
 
 def required_auth(config: Config) -> dict[str, str]:
@@ -187,7 +216,7 @@ def check_required(config: Config, points: Iterable[EntryPoint] | None = None) -
         if name not in found:
             raise _missing(name, key, "it is not installed")
         if not found[name].enabled:
-            raise _missing(name, key, "it is switched off by plugins.enabled or plugins.disabled")
+            raise _missing(name, key, "it is switched off by plugins.disabled")
 
 
 def load(
@@ -221,6 +250,11 @@ def load(
             )
             continue
         plugins.of_kind(plugin.kind).extend(Loaded(source, item) for item in items)
+    for name, key in named(config).items():
+        if name.partition(".")[0] in kinds and name not in taken:
+            source = Source(name, "not installed", "-")
+            plugins.refused.append(Refusal(source, f"{key} names it, but it is not there"))
+            plugins.faults.report(source, "import", f"is named by {key}, but it is not there")
     if "auth" in kinds:
         _demand(config, plugins, points)
     return plugins
@@ -307,12 +341,8 @@ def _source(point: EntryPoint) -> Source:
     return Source(point.name, name, version, shipped=name == "zkd")
 
 
-def _patterns(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _any_match(name: str, patterns: list[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
 
 
 def _short(value: object, of: Callable[[object], str] = repr) -> str:

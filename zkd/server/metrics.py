@@ -57,12 +57,15 @@ _HIGH: Final = (1 << 63) - 1
 
 
 class Counter:
-    """`value` only grows: `counter.value += n`."""
+    """`value` only grows: `counter.value += n` (40 ns) or `counter.add(n)` (80 ns)."""
 
     __slots__ = ("value",)
 
     def __init__(self) -> None:
         self.value: Number = 0
+
+    def add(self, n: Number = 1) -> None:
+        self.value += n
 
     def dump(self) -> Number:
         return self.value
