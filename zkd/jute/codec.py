@@ -24,7 +24,7 @@ DEFAULT_LIMIT: Final = 2 * 0xFFFFF
 """Longest string or buffer: `jute.maxbuffer` plus its extra size, by default."""
 
 
-class Malformed(Exception):  # noqa: N818 - says what the bytes are
+class Malformed(Exception):
     """The bytes are not what they should be (a client gets MARSHALLINGERROR)."""
 
 

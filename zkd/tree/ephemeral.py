@@ -34,9 +34,10 @@ def kind(owner: int, settings: TreeSettings) -> int:
         return VOID
     if owner == CONTAINER_OWNER:
         return CONTAINER
-    if owner < 0 and settings.extended_types_enabled:
-        if settings.emulate_353 or _TTL_BASE <= owner <= _TTL_BASE + MAX_TTL_MS:
-            return TTL
+    if owner > 0 or not settings.extended_types_enabled:
+        return NORMAL
+    if settings.emulate_353 or _TTL_BASE <= owner <= _TTL_BASE + MAX_TTL_MS:
+        return TTL
     return NORMAL
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class ClientRefusal(Exception):  # noqa: N818 - a refusal, not a fault of ours
+class ClientRefusal(Exception):
     """The request cannot be done; `code` (one of `Err`) goes to the client."""
 
     def __init__(self, code: int) -> None:

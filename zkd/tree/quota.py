@@ -66,12 +66,13 @@ def render(values: dict[str, int]) -> bytes:
     return text.encode()
 
 
-def add(data: bytes | None, count: int, size: int) -> bytes:
-    """The text of a stats node after `count` more nodes and `size` more bytes."""
-    values = parse(data)
-    values["count"] = values.get("count", -1) + count
-    values["bytes"] = values.get("bytes", -1) + size
-    return render(values)
+def added(values: dict[str, int], count: int, size: int) -> dict[str, int]:
+    """The usage after `count` more nodes and `size` more bytes."""
+    return {
+        **values,
+        "count": values.get("count", -1) + count,
+        "bytes": values.get("bytes", -1) + size,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,8 @@ class Limits:
 
     count: int = -1
     count_hard: int = -1
-    bytes: int = -1
-    bytes_hard: int = -1
+    size: int = -1
+    size_hard: int = -1
 
     @classmethod
     def parse(cls, data: bytes | None) -> Limits:
@@ -103,7 +104,7 @@ class Limits:
         soft = False
         for diff, limit, hard, used in (
             (count, self.count, self.count_hard, usage.get("count", -1)),
-            (size, self.bytes, self.bytes_hard, usage.get("bytes", -1)),
+            (size, self.size, self.size_hard, usage.get("bytes", -1)),
         ):
             if diff == 0 or (limit <= -1 and hard <= -1):
                 continue
