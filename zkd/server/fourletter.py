@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
-from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from zkd.server import metrics
 from zkd.server.environment import environment, full_version
+from zkd.server.metrics import merge
+from zkd.server.metrics_text import average, java_number, mntr_lines
+
+if TYPE_CHECKING:
+    from zkd.config import Config
 
 NOT_SERVING = "This ZooKeeper instance is not currently serving requests"
 
@@ -147,37 +149,6 @@ class Gathered:
         return [frontend for frontend in self.frontends if frontend is not None]
 
 
-class Config(Protocol):
-    """What is read of `zkd.config.Config`."""
-
-    @property
-    def client_port(self) -> int: ...
-    @property
-    def secure_client_port(self) -> int: ...
-    @property
-    def client_port_listen_backlog(self) -> int: ...
-    @property
-    def data_dir(self) -> Path: ...
-    @property
-    def data_log_dir(self) -> Path: ...
-    @property
-    def tick_time(self) -> int: ...
-    @property
-    def max_client_cnxns(self) -> int: ...
-    @property
-    def min_session_timeout(self) -> int: ...
-    @property
-    def max_session_timeout(self) -> int: ...
-    @property
-    def four_letter_whitelist(self) -> Collection[str]: ...
-    @property
-    def four_letter_loopback_whitelist(self) -> Collection[str]: ...
-    @property
-    def four_letter_loopback_networks(
-        self,
-    ) -> Collection[ipaddress.IPv4Network | ipaddress.IPv6Network]: ...
-
-
 # -- which words there are, and who may send them ------------------------------------------------
 
 _PARTS: Mapping[str, frozenset[str]] = {
@@ -203,11 +174,6 @@ _PARTS: Mapping[str, frozenset[str]] = {
     "wchs": frozenset(),
 }
 WORDS = frozenset(_PARTS)
-HARMLESS = frozenset(
-    {"ruok", "srvr", "stat", "mntr", "conf", "isro", "envi", "dirs", "wchs"}
-    | {"gtmk", "hash", "lead", "uptm"}
-)
-"""They show nothing that clients have stored and change nothing."""
 
 WITHOUT_GATHERING = frozenset({"ruok", "envi"})
 """Answered at once by the front-end that is asked, whatever the other processes do."""
@@ -226,20 +192,9 @@ def allowed(word: str, config: Config, peer_address: str) -> bool:
     """Whether a client at this numeric address may send this word.
 
     `4lw.commands.whitelist` counts for everybody; without that key the harmless words are for
-    loopback alone (the configuration's defaults say so).
+    loopback alone (`zkd.config` has the rule).
     """
-    if _listed(word, config.four_letter_whitelist):
-        return True
-    if not _listed(word, config.four_letter_loopback_whitelist):
-        return False
-    address = ipaddress.ip_address(peer_address.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network for network in config.four_letter_loopback_networks)
-
-
-def _listed(word: str, whitelist: Collection[str]) -> bool:
-    return word in whitelist or ("*" in whitelist and word in WORDS)
+    return config.four_letter_allowed(word, peer_address)
 
 
 def refusal(word: str) -> bytes:
@@ -333,15 +288,12 @@ def _statistics(gathered: Gathered, peer: Peer) -> Iterable[str]:
 def _latencies(frontends: list[FrontEnd]) -> tuple[str, str, str]:
     """Least, average and greatest latency of all requests of all front-ends, in milliseconds."""
     busy = [f for f in frontends if f["latency_count"] > 0]
-    if not busy:
-        return "0", "0.0", "0"
     total = sum(f["latency_total"] for f in busy)
-    average = Decimal(total) / sum(f["latency_count"] for f in busy)
-    rounded = float(average.quantize(Decimal("0.0001"), ROUND_HALF_UP))
+    count = sum(f["latency_count"] for f in busy)
     return (
-        str(min(f["latency_min"] for f in busy)),
-        java_double(rounded),
-        str(max(f["latency_max"] for f in busy)),
+        str(min((f["latency_min"] for f in busy), default=0)),
+        java_number(average(total, count)),
+        str(max((f["latency_max"] for f in busy), default=0)),
     )
 
 
@@ -393,8 +345,8 @@ def _srst(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
 
 def _conf(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
     sizes = gathered.storage
-    yield f"clientPort={config.client_port}"
-    yield f"secureClientPort={config.secure_client_port}"
+    yield f"clientPort={config.listen_port}"
+    yield f"secureClientPort={config.secure_listen_port}"
     yield f"dataDir={config.data_dir.absolute()}"
     yield f"dataDirSize={sizes['data_dir_size'] if sizes else -1}"
     yield f"dataLogDir={config.data_log_dir.absolute()}"
@@ -497,12 +449,11 @@ def _uptm(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
 
 
 def _mntr(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
-    yield f"zk_version\t{full_version()}"
-    yield f"zk_server_state\t{peer['mode']}"
+    head = [("version", full_version()), ("server_state", peer["mode"])]
     if "state" in peer:
-        yield f"zk_peer_state\t{peer['state']}"
+        head.append(("peer_state", peer["state"]))
     dumps = [process["metrics"] for process in _processes(gathered) if "metrics" in process]
-    yield from metrics.mntr_lines(metrics.merge(dumps))
+    yield mntr_lines(merge(dumps), head).removesuffix("\n")
 
 
 def _processes(gathered: Gathered) -> Iterable[FrontEnd | Peer | Storage]:
@@ -542,15 +493,6 @@ def _unsigned(value: int) -> int:
 
 def _hex(value: int) -> str:
     return f"0x{_unsigned(value):x}"
-
-
-def java_double(value: float) -> str:
-    """A finite double as Java's Double.toString prints it."""
-    if value == 0 or 1e-3 <= abs(value) < 1e7:
-        return format(Decimal(repr(value)), "f")
-    digits, exponent = f"{Decimal(repr(value)):E}".split("E")
-    mantissa = digits.rstrip("0").rstrip(".") if "." in digits else digits
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}E{int(exponent)}"
 
 
 def _java_date(unix_ms: int) -> str:

@@ -1,0 +1,40 @@
+"""The pytest plugin of zkd: the fixture `zookeeper`.
+
+    def test_lock(zookeeper):
+        client = zookeeper.client()
+
+    @pytest.mark.zookeeper(tickTime=500)
+    def test_expiry(zookeeper):
+        ...
+
+It is loaded by entry point in every pytest run of an environment that has zkd, so it imports pytest
+alone; the server and kazoo are imported when a test asks for the fixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zkd.testing import server
+
+if TYPE_CHECKING:
+    from zkd.testing.throwaway import Server
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers",
+        "zookeeper(settings={}, **more): settings, as in zoo.cfg, for the fixture zookeeper",
+    )
+
+
+@pytest.fixture
+def zookeeper(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A standalone ZooKeeper-compatible server of the test's own: host, port, hosts, client()."""
+    marker = request.node.get_closest_marker("zookeeper")
+    with server(*(marker.args if marker else ()), **(marker.kwargs if marker else {})) as running:
+        yield running
