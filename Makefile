@@ -1,0 +1,59 @@
+# make run: a standalone server on 127.0.0.1:2181, data in ./zkd-data (ZKD_PORT, ZKD_DATA).
+# make test: the whole test suite. Both set up all they need.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ZKD_PORT ?= 2181
+ZKD_DATA ?= zkd-data
+PYTEST_ARGS ?=
+
+.PHONY: run test check bench chaos differential kazoo system setup clean
+
+run: $(VENV)/.run
+	exec $(BIN)/zkd serve --set clientPort=$(ZKD_PORT) --set clientPortAddress=127.0.0.1 \
+	    --set dataDir=$(ZKD_DATA)
+
+test: $(VENV)/.dev system
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy zkd $(wildcard plugins/*)
+
+# The project's own load generator, zkd beside Apache ZooKeeper: docs/performance.md.
+bench: $(VENV)/.dev system
+	$(BIN)/python -m tests.bench.run $(BENCH_ARGS)
+
+# Every kind of crash, fifty times each: docs/chaos.md.
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos.run $(CHAOS_ARGS)
+
+# 100,000 random requests to zkd and to Apache ZooKeeper, every reply compared: docs/conformance.md.
+differential: $(VENV)/.dev system
+	$(BIN)/python -m tests.conformance.differential $(DIFFERENTIAL_ARGS)
+
+# kazoo's own integration tests against zkd: docs/conformance.md.
+kazoo: $(VENV)/.dev
+	$(BIN)/python -m tests.conformance.kazoo_suite $(KAZOO_ARGS)
+
+setup: $(VENV)/.dev system
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || ./.ci/system-packages python3-venv
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.run
+
+# What tests need of Debian: Apache ZooKeeper, the C client's library, Node.js.
+system:
+	@./.ci/system-packages gcc zookeeper libzookeeper-mt-dev npm procps
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

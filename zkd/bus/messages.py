@@ -1,0 +1,92 @@
+"""Every message that the processes of one server send each other, and how it is coded.
+
+A message is one ZeroMQ frame: a marshalled tuple whose first item is the kind. marshal is used for
+its speed; both ends are forks of one supervisor, in a private directory, so they run the same
+interpreter and trust each other.
+
+Who sends what to whom:
+
+    front-end -> peer      JOIN, REQUESTS, TOUCH, CONN_CLOSED
+    front-end -> storage   JOIN
+    peer      -> storage   OPEN, TXNS
+    peer      -> front-end BEGIN, TXNS, ANSWERS, GRANT, CLOSE_CONN, REJOIN
+    storage   -> peer      OPENED, DURABLE, FAILED
+    storage   -> front-end DURABLE
+    front-end -> front-end COUNTS
+    anyone    -> anyone    QUERY, REPLY (statistics for four-letter words, metrics, the console)
+
+Lives: every start of a process has a number from the supervisor, and its inbox is named after it,
+so nothing that was meant for an earlier life reaches a later one. Incarnations: see peer.py.
+"""
+
+from __future__ import annotations
+
+import marshal
+from typing import Any
+
+JOIN = 1
+"""(JOIN, name, life, connections): connections = [(conn, session, identities)] that live on."""
+REQUESTS = 2
+"""(REQUESTS, life, seq, items): items = [(conn, xid, op, payload)], see the codes below."""
+TOUCH = 3
+"""(TOUCH, life, sent_ms, [(session, heard_ms)]): sessions heard of since the last one; ms of
+CLOCK_MONOTONIC. It is also the front-end's sign of life."""
+CONN_CLOSED = 4
+"""(CONN_CLOSED, life, conn): the answer to CLOSE_CONN."""
+OPEN = 5
+"""(OPEN, peer_life): begin a new incarnation."""
+TXNS = 6
+"""(TXNS, incarnation, seq, [txn]): one drained batch, the same bytes to storage and front-ends."""
+BEGIN = 7
+"""(BEGIN, incarnation, peer_life, durable, seq, alone, deadline, accepting, forget, pending): what a
+front-end holds above durable is dropped, pending = [txn] takes its place; the next TXNS has the
+number seq. forget: unanswered requests will never be answered; close their connections."""
+ANSWERS = 8
+"""(ANSWERS, incarnation, seq, [(conn, xid, after_zxid, kind, payload)]): no transaction was needed."""
+GRANT = 9
+"""(GRANT, incarnation, deadline, accepting): serve until this instant of CLOCK_MONOTONIC."""
+CLOSE_CONN = 10
+"""(CLOSE_CONN, conn, reason): close this connection and say CONN_CLOSED."""
+REJOIN = 11
+"""(REJOIN, incarnation): the peer does not know this front-end; JOIN again."""
+OPENED = 12
+"""(OPENED, peer_life, incarnation, durable, tree_zxid, generation)."""
+DURABLE = 13
+"""(DURABLE, incarnation, seq, durable, tree_zxid, turn): readers of the tree should move on when turn
+has changed."""
+FAILED = 14
+"""(FAILED, peer_life, incarnation, durable, reason): nothing more is accepted in this incarnation."""
+QUERY = 15
+"""(QUERY, ident, what, reply_to): reply_to = (name, life)."""
+REPLY = 16
+"""(REPLY, ident, name, payload)."""
+
+COUNTS = 17
+"""(COUNTS, name, {address: connections}): one front-end's clients, to the other front-ends."""
+
+# Codes of items in REQUESTS beside the client's own opcodes; negative, so that none can collide.
+NEW_SESSION = -10
+"""payload = (timeout_ms, identities)"""
+REATTACH = -20
+"""payload = (session, password, timeout_ms, identities)"""
+IDENTITIES = -21
+"""payload = identities"""
+GONE = -22
+"""payload = reason; the connection has ended"""
+
+# Kinds in ANSWERS.
+SYNCED = 1
+"""payload = None: the reply to sync may go out once after_zxid is applied."""
+ATTACHED = 2
+"""payload = (session, timeout_ms, password)"""
+REFUSED = 3
+"""payload = None: no such session, wrong password, or closing."""
+MOVED = 4
+"""payload = reason: the connection is no longer the session's; close it."""
+
+encode = marshal.dumps
+
+
+def decode(frame: bytes) -> Any:
+    """The tuple that was encoded."""
+    return marshal.loads(frame)

@@ -1,0 +1,432 @@
+"""One client's connection: framing, the handshake, the order of replies, and the fast way of a read.
+
+Replies leave in the order of the requests. A write goes to the peer at once and its place in the
+order is kept in `pending`; a read that comes behind an unanswered write waits there too, so that it
+sees that write. While `pending` is empty a read is answered at once, and where the front-end's
+table `hot` has the very bytes of the request, the prepared reply goes out unparsed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from struct import Struct
+from struct import error as StructError
+from typing import TYPE_CHECKING, Any, Final
+
+from zkd.bus.messages import GONE, NEW_SESSION, REATTACH
+from zkd.jute.protocol import Op
+from zkd.plugins.api import Origin
+from zkd.server import operations, replies
+
+if TYPE_CHECKING:
+    from zkd.plugins.api import Identity
+    from zkd.server.frontend import FrontEnd
+
+monotonic = time.monotonic
+HEAD: Final = Struct(">ii")
+_unpack_head = HEAD.unpack_from
+_pack_head = HEAD.pack
+_HELLO: Final = Struct(">iqiq")
+
+NEW, STARTING, OPEN, HELD, CLOSING, CLOSED, WORD = range(7)
+SENT, DEFERRED, BUSY = range(3)
+"""States of a pending request: at the peer; a read that waits for its turn; being worked on here."""
+
+WORDS: Final = frozenset(
+    b"ruok srvr stat cons crst srst conf envi dirs dump wchs wchc wchp isro gtmk stmk hash mntr"
+    b" lead".split()
+)
+WRITES: Final = frozenset(
+    {
+        Op.CREATE, Op.CREATE2, Op.CREATE_CONTAINER, Op.CREATE_TTL, Op.DELETE, Op.DELETE_CONTAINER,
+        Op.SET_DATA, Op.SET_ACL, Op.MULTI, Op.SYNC, Op.RECONFIG, Op.CLOSE_SESSION,
+    }
+)  # fmt: skip
+"""What goes to the peer, in the client's order (sync has no transaction but waits its turn)."""
+OUT_LIMIT_BYTES = 64 << 20
+"""A client that takes its replies and events so slowly that more than this waits for it is closed."""
+
+
+class Connection(asyncio.Protocol):
+    """See the module's text."""
+
+    __slots__ = (
+        "address", "admitted", "buffer", "established", "fe", "has_read_only", "heard", "identities",
+        "last_op", "last_response", "last_xid", "last_zxid", "latency_max", "latency_min",
+        "latency_sum", "needed", "number", "out", "password", "pending", "read_only", "received",
+        "sent", "session", "state", "timeout_ms", "transport", "watching", "write_paused",
+    )  # fmt: skip
+
+    def __init__(self, fe: FrontEnd) -> None:
+        self.fe = fe
+        self.number = 0
+        self.state = NEW
+        self.session = 0
+        self.timeout_ms = 0
+        self.password = b""
+        self.has_read_only = False
+        self.read_only = False
+        self.address: tuple[str, int] = ("", 0)
+        self.identities: tuple[Identity, ...] = ()
+        self.buffer: list[bytes] = []
+        self.needed = 0
+        self.out: list[bytes] = []
+        self.pending: deque[Any] = deque()
+        self.heard = 0.0
+        self.admitted = False
+        self.watching = False
+        self.write_paused = False
+        self.established = time.time()
+        self.reset_statistics()
+        self.last_op = "NA"
+        self.last_xid = 0
+        self.last_zxid = 0
+        self.last_response = 0.0
+
+    def reset_statistics(self) -> None:
+        """Forget what `cons` shows (crst)."""
+        self.received = 0
+        self.sent = 0
+        self.latency_min = -1.0
+        self.latency_max = 0.0
+        self.latency_sum = 0.0
+
+    # -- the transport's callbacks --------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport: Any = transport
+        peer = transport.get_extra_info("peername") or ("", 0)
+        host = peer[0]
+        if host.startswith("::ffff:"):
+            host = host[7:]
+        self.address = (host, peer[1])
+        self.heard = monotonic()
+        self.fe.connected(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.state != CLOSED:
+            self._gone("client closed" if exc is None else str(exc))
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self not in self.fe.paused and self.state != CLOSED:
+            self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self.state != OPEN:
+            self._early(data)
+            return
+        fe = self.fe
+        now = monotonic()
+        if now > fe.deadline:
+            fe.lapsed()
+            return
+        self.heard = now
+        fe.touched.add(self)
+        if self.needed:
+            self.buffer.append(data)
+            self.needed -= len(data)
+            if self.needed > 0:
+                return
+            data = b"".join(self.buffer)
+            self.buffer.clear()
+            self.needed = 0
+        if fe.others and fe.behind():
+            fe.wait_for_board(self, data)
+            return
+        self._frames(data)
+
+    # -- frames --------------------------------------------------------------------------------
+
+    def _frames(self, data: bytes) -> None:
+        """Handle all whole frames of data; keep the rest."""
+        fe = self.fe
+        hot = fe.hot
+        zx = fe.zx
+        out = self.out
+        pending = self.pending
+        size_max = fe.frame_max
+        pos = 0
+        end = len(data)
+        count = 0
+        slow = 0
+        xid = 0
+        while end - pos >= 12:
+            length, xid = _unpack_head(data, pos)
+            stop = pos + 4 + length
+            if length > size_max or length < 8:
+                break
+            if stop > end:
+                break
+            body = hot.get(data[pos + 8 : stop]) if not pending else None
+            if body is not None:
+                out += (_pack_head(len(body) + 16, xid), zx, body)
+            else:
+                slow += 1
+                self._frame(xid, data[pos + 8 : stop])
+                if self.state != OPEN:
+                    pos = stop
+                    count += 1
+                    break
+            count += 1
+            pos = stop
+        if count:
+            self.received += count
+            self.last_xid = xid
+            fe.packets_received += count
+            fast = count - slow
+            if fast:
+                self.sent += fast
+                fe.fast_reads += fast
+                self.last_op = "GETD"
+        if self.state == CLOSED:
+            return
+        if pos < end:
+            if self.state == OPEN:
+                self._keep(data, pos, end)
+            elif self.state == HELD:
+                self.buffer = [data[pos:]]
+        if out and self.state != CLOSED:
+            self.transport.write(b"".join(out))
+            out.clear()
+
+    def _keep(self, data: bytes, pos: int, end: int) -> None:
+        """The beginning of a frame stays; its declared length is checked as soon as it is there."""
+        have = end - pos
+        if have < 4:
+            self.buffer = [data[pos:]]
+            self.needed = 4 - have
+            return
+        length = int.from_bytes(data[pos : pos + 4], "big", signed=True)
+        if length < 0 or length > self.fe.frame_max:
+            self.refuse("frame.length", length=length)
+            return
+        if have >= length + 4:  # shorter than a RequestHeader
+            self.refuse("frame.short", length=length)
+            return
+        self.buffer = [data[pos:]]
+        self.needed = length + 4 - have
+
+    def _frame(self, xid: int, frame: bytes) -> None:
+        """One request: frame begins with the opcode."""
+        fe = self.fe
+        op = int.from_bytes(frame[:4], "big", signed=True)
+        if op in WRITES:
+            fe.send_write(self, xid, op, frame[4:])
+            return
+        if self.pending:
+            self.pending.append((DEFERRED, xid, op, frame))
+            fe.hold_back(self)
+            return
+        operations.run(self, xid, op, frame)
+
+    # -- the handshake -------------------------------------------------------------------------
+
+    def _early(self, data: bytes) -> None:
+        """Data before the session is there, or after it has ended."""
+        if self.state >= CLOSING:
+            return
+        self.buffer.append(data)
+        if self.state in (STARTING, HELD):
+            if sum(map(len, self.buffer)) > self.fe.frame_max:
+                self.transport.pause_reading()
+            return
+        data = b"".join(self.buffer)
+        self.buffer = [data]
+        if len(data) < 4:
+            return
+        word = data[:4]
+        if word in WORDS:
+            self.state = WORD
+            self.fe.four_letter_word(self, word.decode(), data[4:12])
+            return
+        length = int.from_bytes(word, "big", signed=True)
+        if length < 0 or length > self.fe.frame_max:
+            reason = "http.request" if word in (b"GET ", b"POST", b"HEAD", b"PUT ") else "frame.length"
+            if word[:2] == b"\x16\x03":
+                reason = "tls.on_plain_port"
+            self.refuse(reason, length=length)
+            return
+        if not self.fe.serving:
+            self.close("not serving")
+            return
+        if len(data) >= 4 + length:
+            self.buffer = [data[4 + length :]] if len(data) > 4 + length else []
+            self._hello(data[4 : 4 + length])
+
+    def _hello(self, frame: bytes) -> None:
+        """ConnectRequest (server/ZooKeeperServer.java processConnectRequest)."""
+        fe = self.fe
+        try:
+            _, last_zxid, timeout_ms, session = _HELLO.unpack_from(frame)
+            size = int.from_bytes(frame[24:28], "big", signed=True)
+            if len(frame) < 28 or size < -1 or 28 + size > len(frame):
+                raise StructError
+        except StructError:
+            self.refuse("hello.malformed", length=len(frame))
+            return
+        self.password = frame[28 : 28 + size] if size > 0 else b""
+        rest = frame[28 + max(size, 0) :]
+        self.has_read_only = len(rest) > 0
+        self.read_only = rest[:1] not in (b"", b"\0")
+        if not fe.admit(self, session):
+            return
+        if last_zxid > fe.applied:
+            if fe.others and last_zxid <= fe.board_max():
+                fe.wait_for_zxid(last_zxid, lambda: self._start(session, timeout_ms))
+                self.state = STARTING
+                return
+            self.fe.log.info(
+                "client.ahead", client=self.peer, seen=hex(last_zxid), ours=hex(fe.applied)
+            )
+            self.close("client has seen a later zxid")
+            return
+        self._start(session, timeout_ms)
+
+    def _start(self, session: int, timeout_ms: int) -> None:
+        if self.state == CLOSED:
+            return
+        self.state = STARTING
+        op = NEW_SESSION if session == 0 else REATTACH
+        self.pending.append((SENT, 0, op, self.heard))
+        if session == 0:
+            self.fe.in_flight += 1
+            self.fe.ask(self, 0, NEW_SESSION, (timeout_ms, self.identities))
+        else:
+            self.fe.ask(self, 0, REATTACH, (session, self.password, timeout_ms, self.identities))
+
+    def attached(self, session: int, timeout_ms: int, password: bytes) -> None:
+        """The peer has made this connection the owner of the session."""
+        self.pending.popleft()
+        self.session = session
+        self.timeout_ms = timeout_ms
+        self.password = b""
+        self.last_op = "SESS"
+        self.out.append(replies.connect_response(timeout_ms, session, password, self.has_read_only))
+        self.fe.own(self)
+        self.go_on()
+
+    def hold(self) -> None:
+        """Read no further frames until `go_on`."""
+        self.state = HELD
+
+    def go_on(self) -> None:
+        """Take up what has arrived meanwhile."""
+        self.state = OPEN
+        rest = b"".join(self.buffer)
+        self.buffer.clear()
+        if not self.write_paused:
+            self.transport.resume_reading()
+        self.turn()
+        if rest:
+            self._frames(rest)
+
+    def refused_session(self) -> None:
+        """No such session, or the wrong password: zeros, then the end."""
+        self.out.append(replies.connect_response(0, 0, bytes(16), self.has_read_only))
+        self.flush()
+        self.close("session refused")
+
+    # -- replies -------------------------------------------------------------------------------
+
+    def reply(self, xid: int, err: int, body: bytes = b"") -> None:
+        """Queue a reply at the present zxid; it leaves with the next flush."""
+        self.sent += 1
+        self.out += (replies.header(len(body), xid, self.fe.applied, err), body)
+
+    def complete(self, txn: tuple[Any, ...], now: float) -> None:
+        """The transaction of the oldest request is applied: answer, then what waited behind it."""
+        pending = self.pending
+        _, xid, op, asked = pending.popleft()
+        if op == NEW_SESSION:
+            pending.appendleft((SENT, xid, op, asked))
+            session, timeout_ms, password = txn[7]
+            self.attached(session, timeout_ms, password)
+            return
+        assert xid == txn[3], f"reply {txn[3]} to request {xid}"
+        self.sent += 1
+        self.out.append(replies.of_write(op, xid, txn, self.fe.client_stat))
+        self.note(op, txn[0], (now - asked) * 1000, now)
+        if op == Op.CLOSE_SESSION:
+            self.flush()
+            self.close("closed by the client")
+            return
+        if pending:
+            self.turn()
+
+    def note(self, op: int, zxid: int, latency_ms: float, now: float) -> None:
+        """Statistics of one answered request."""
+        self.last_op = replies.OP_LABELS.get(op, "NA")
+        self.last_zxid = zxid
+        self.last_response = now
+        self.latency_sum += latency_ms
+        if latency_ms > self.latency_max:
+            self.latency_max = latency_ms
+        if latency_ms < self.latency_min or self.latency_min < 0:
+            self.latency_min = latency_ms
+
+    def turn(self) -> None:
+        """Run the reads at the head of the line."""
+        pending = self.pending
+        while pending and pending[0][0] == DEFERRED and self.state == OPEN:
+            _, xid, op, frame = pending.popleft()
+            operations.run(self, xid, op, frame)
+
+    def busy(self, xid: int, op: int) -> None:
+        """The request at hand takes longer; what comes behind waits until `done`."""
+        self.pending.appendleft((BUSY, xid, op, None))
+
+    def done(self) -> None:
+        """The busy request has been answered."""
+        if self.state == CLOSED:
+            return
+        self.pending.popleft()
+        self.turn()
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand what is queued to the transport with one call."""
+        if self.out and self.state != CLOSED:
+            self.transport.write(b"".join(self.out))
+            self.out.clear()
+            if self.write_paused and self.transport.get_write_buffer_size() > OUT_LIMIT_BYTES:
+                self.refuse("client.slow", limit=OUT_LIMIT_BYTES)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    @property
+    def peer(self) -> str:
+        """The client's address as text."""
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def refuse(self, event: str, **more: Any) -> None:
+        """Close because of what the client did, and say so in the log."""
+        self.fe.log.warning(
+            "client.refused", reason=event, client=self.peer, session=hex(self.session), **more
+        )
+        self.fe.rejected += 1
+        self.close(event)
+
+    def close(self, reason: str) -> None:
+        """End the connection; what was flushed still goes out."""
+        if self.state == CLOSED:
+            return
+        self.transport.close()
+        self._gone(reason)
+
+    def _gone(self, reason: str) -> None:
+        had = self.state in (STARTING, OPEN, HELD, CLOSING)
+        self.state = CLOSED
+        self.out.clear()
+        self.buffer.clear()
+        self.pending.clear()
+        self.fe.disconnected(self, reason)
+        if had:
+            self.fe.ask(self, 0, GONE, reason)

@@ -1,0 +1,394 @@
+"""What a front-end answers by itself: reads, watches, pings, auth.
+
+Each handler gets the connection, the xid and the frame from the opcode on, and replies through the
+connection. A body that cannot be read is answered MARSHALLINGERROR, and the connection stays
+(server/FinalRequestProcessor.java of Apache ZooKeeper; spec: client protocol sections 7, 8, 12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from struct import Struct
+from struct import error as StructError
+from typing import TYPE_CHECKING, Any, Final
+
+from zkd.jute.codec import Malformed, Reader
+from zkd.jute.protocol import Err, Op, Perm
+from zkd.server import replies
+from zkd.server.replies import OP_LABELS, buffer, string, strings
+from zkd.server.view import Node
+from zkd.tree import acl as acls
+from zkd.tree import watches
+from zkd.tree.errors import ClientRefusal
+
+if TYPE_CHECKING:
+    from zkd.server.connection import Connection
+
+_INT: Final = Struct(">i")
+_MULTI: Final = Struct(">i?i")
+SLICE_NAMES = 2000
+"""So many names of a long listing are read before others get their turn."""
+HOT_MAX = 64 << 10
+"""Replies larger than this are not kept prepared."""
+
+Handler = Callable[["Connection", int, bytes], None]
+
+
+def run(conn: Connection, xid: int, op: int, frame: bytes) -> None:
+    """Answer one request, or close the connection if its opcode is unknown."""
+    handler = HANDLERS.get(op)
+    if handler is None:
+        conn.reply(xid, Err.UNIMPLEMENTED)
+        conn.flush()
+        conn.refuse("opcode.unknown", opcode=op)
+        return
+    if op != Op.PING:
+        conn.fe.slow_reads += 1
+    conn.last_op = OP_LABELS.get(op, "NA")
+    try:
+        handler(conn, xid, frame)
+    except ClientRefusal as e:
+        conn.reply(xid, e.code)
+    except (Malformed, StructError, UnicodeError):
+        conn.reply(xid, Err.MARSHALLING_ERROR)
+
+
+def _path(frame: bytes) -> tuple[str, int]:
+    """The path at the beginning of the record, and the position behind it."""
+    size: int = _INT.unpack_from(frame, 4)[0]
+    stop = 8 + size
+    if size < 0 or stop > len(frame):
+        raise Malformed("path")
+    return str(frame[8:stop], "utf-8", "replace"), stop
+
+
+def _watch(frame: bytes, pos: int) -> bool:
+    if pos >= len(frame):
+        raise Malformed("watch")
+    return frame[pos] != 0
+
+
+def _readable(conn: Connection, path: str, perm: int = Perm.READ) -> Node:
+    """The node, if it is there and the connection may read it."""
+    node = conn.fe.view.get(path or "/")
+    if node is None:
+        raise ClientRefusal(Err.NO_NODE)
+    if node.acl is not None:
+        _check(conn, node, perm)
+    return node
+
+
+def _check(conn: Connection, node: Node, perm: int) -> None:
+    fe = conn.fe
+    if not fe.skip_acl and not acls.check(node.acl, perm, conn.identities, fe.registry):
+        raise ClientRefusal(Err.NO_AUTH)
+
+
+def _prepare(conn: Connection, frame: bytes, path: str, stop: int, node: Node, body: bytes) -> None:
+    """Keep a reply ready for the next request of the same bytes, if anyone may have it."""
+    if node.acl is None and len(body) < HOT_MAX and len(frame) == stop + 1 and path.isascii():
+        conn.fe.remember_hot(frame, body)
+        node.hot = True
+
+
+def _get_data(conn: Connection, xid: int, frame: bytes) -> None:
+    path, stop = _path(frame)
+    watch = _watch(frame, stop)
+    node = _readable(conn, path)
+    body = buffer(node.data) + conn.fe.client_stat(node.stat)
+    if watch:
+        conn.fe.add_watch(conn, path, watches.DATA)
+    else:
+        _prepare(conn, frame, path, stop, node, body)
+    conn.reply(xid, 0, body)
+
+
+def _exists(conn: Connection, xid: int, frame: bytes) -> None:
+    path, stop = _path(frame)
+    watch = _watch(frame, stop)
+    if "\0" in path:
+        raise ClientRefusal(Err.BAD_ARGUMENTS)
+    node = conn.fe.view.get(path or "/")
+    if node is not None and node.acl is not None:
+        _check(conn, node, Perm.READ)
+    if watch:
+        conn.fe.add_watch(conn, path, watches.DATA)
+    if node is None:
+        raise ClientRefusal(Err.NO_NODE)
+    body = conn.fe.client_stat(node.stat)
+    if not watch:
+        _prepare(conn, frame, path, stop, node, body)
+    conn.reply(xid, 0, body)
+
+
+def _children(conn: Connection, xid: int, frame: bytes) -> None:
+    _list(conn, xid, frame, with_stat=False)
+
+
+def _children2(conn: Connection, xid: int, frame: bytes) -> None:
+    _list(conn, xid, frame, with_stat=True)
+
+
+def _list(conn: Connection, xid: int, frame: bytes, *, with_stat: bool) -> None:
+    path, stop = _path(frame)
+    watch = _watch(frame, stop)
+    node = _readable(conn, path)
+    if watch:
+        conn.fe.add_watch(conn, path, watches.CHILD)
+    stat = conn.fe.client_stat(node.stat) if with_stat else b""
+    path = path or "/"
+    view = conn.fe.view
+    names = view.children(path)
+    if names is None:
+        count = _INT.unpack_from(node.stat, 56)[0]
+        if count > SLICE_NAMES:
+            _list_long(conn, xid, path, stat)
+            return
+        names = strings([n for part in view.listing(path, SLICE_NAMES) for n in part])
+        view.remember_children(path, names)
+    body = names + stat
+    if not watch:
+        _prepare(conn, frame, path, stop, node, body)
+    conn.reply(xid, 0, body)
+
+
+def _list_long(conn: Connection, xid: int, path: str, stat: bytes) -> None:
+    """A listing in slices; only this connection waits for it."""
+    parts: list[bytes] = []
+    total = 0
+
+    def take(names: list[str]) -> None:
+        nonlocal total
+        total += len(names)
+        parts.append(strings(names)[4:])
+
+    def end() -> None:
+        conn.reply(xid, 0, b"".join((_INT.pack(total), *parts, stat)))
+
+    in_slices(conn, xid, Op.GET_CHILDREN, conn.fe.view.listing(path, SLICE_NAMES), take, end)
+
+
+def in_slices(
+    conn: Connection,
+    xid: int,
+    op: int,
+    steps: Iterator[Any],
+    take: Callable[[Any], None],
+    end: Callable[[], None],
+) -> None:
+    """Run steps between the other work of the loop; the view's reader stays where it is."""
+    fe = conn.fe
+    conn.busy(xid, op)
+    fe.view.holds += 1
+
+    def step() -> None:
+        try:
+            if conn.state != CLOSED:
+                take(next(steps))
+                fe.loop.call_soon(step)
+                return
+        except StopIteration:
+            end()
+        fe.view.holds -= 1
+        conn.done()
+
+    step()
+
+
+def _count(conn: Connection, xid: int, frame: bytes) -> None:
+    path, _ = _path(frame)
+    _readable(conn, path)
+    total = 0
+
+    def take(count: int) -> None:
+        nonlocal total
+        total += count
+
+    def end() -> None:
+        conn.reply(xid, 0, _INT.pack(total))
+
+    steps = conn.fe.view.descendants(path or "/", SLICE_NAMES)
+    in_slices(conn, xid, Op.GET_ALL_CHILDREN_NUMBER, steps, take, end)
+
+
+def _get_acl(conn: Connection, xid: int, frame: bytes) -> None:
+    path, _ = _path(frame)
+    node = _readable(conn, path, Perm.READ | Perm.ADMIN)
+    fe = conn.fe
+    may_see = fe.skip_acl or acls.check(node.acl, Perm.ADMIN, conn.identities, fe.registry)
+    shown = acls.expand(node.acl) if may_see else acls.redact(node.acl)
+    conn.reply(xid, 0, shown + conn.fe.client_stat(node.stat))
+
+
+def _get_ephemerals(conn: Connection, xid: int, frame: bytes) -> None:
+    size = _INT.unpack_from(frame, 4)[0]
+    prefix = "" if size == -1 else _path(frame)[0]
+    paths = conn.fe.view.ephemerals(conn.session)
+    if prefix and prefix != "/":
+        paths = {p for p in paths if p.startswith(prefix)}
+    conn.reply(xid, 0, strings(sorted(paths)))
+
+
+def _ping(conn: Connection, xid: int, frame: bytes) -> None:
+    conn.reply(-2, 0)
+
+
+def _who_am_i(conn: Connection, xid: int, frame: bytes) -> None:
+    registry = conn.fe.registry
+    parts = [_INT.pack(len(conn.identities))]
+    for scheme, id_ in conn.identities:
+        name = registry.user_name(scheme, id_)
+        parts += (string(scheme), string(id_ if name is None else name))
+    conn.reply(xid, 0, b"".join(parts))
+
+
+# -- watches -----------------------------------------------------------------------------------
+
+
+def _add_watch(conn: Connection, xid: int, frame: bytes) -> None:
+    path, stop = _path(frame)
+    mode = _INT.unpack_from(frame, stop)[0]
+    if mode not in (0, 1):
+        raise Malformed("mode")
+    conn.fe.add_watch(conn, path, watches.RECURSIVE if mode else watches.PERSISTENT)
+    conn.reply(xid, 0, b"\0\0\0\0")
+
+
+def _check_watches(conn: Connection, xid: int, frame: bytes) -> None:
+    path, stop = _path(frame)
+    code = _INT.unpack_from(frame, stop)[0]
+    if not 1 <= code <= 5:
+        raise Malformed("type")
+    if not conn.fe.watches.check(conn, path, code):
+        raise ClientRefusal(Err.NO_WATCHER)
+    conn.reply(xid, 0)
+
+
+def _remove_watches(conn: Connection, xid: int, frame: bytes) -> None:
+    path, stop = _path(frame)
+    code = _INT.unpack_from(frame, stop)[0]
+    if not 1 <= code <= 5:
+        raise Malformed("type")
+    if not conn.fe.watches.remove(conn, path, code):
+        raise ClientRefusal(Err.NO_WATCHER)
+    conn.reply(xid, 0)
+
+
+def _set_watches(conn: Connection, xid: int, frame: bytes) -> None:
+    _rearm(conn, xid, frame, lists=3)
+
+
+def _set_watches2(conn: Connection, xid: int, frame: bytes) -> None:
+    _rearm(conn, xid, frame, lists=5)
+
+
+def _rearm(conn: Connection, xid: int, frame: bytes, *, lists: int) -> None:
+    reader = Reader(frame, 4)
+    relative_zxid = reader.long()
+    paths: list[list[str]] = []
+    for _ in range(lists):
+        found = reader.vector(Reader.string)
+        if found is None or None in found:
+            raise Malformed("null paths")
+        paths.append([path for path in found if path is not None])
+    paths += [[], []][: 5 - lists]
+    fe = conn.fe
+
+    def lookup(path: str) -> bytes | None:
+        node = fe.view.get(path or "/")
+        return None if node is None else node.stat
+
+    for kind, path in fe.watches.set_watches(conn, relative_zxid, *paths, lookup):
+        conn.watching = True
+        node = fe.view.get(path or "/")
+        if node is not None and node.acl is not None:
+            try:
+                _check(conn, node, Perm.READ)
+            except ClientRefusal:
+                continue
+        conn.out.append(replies.event(kind, path, -1))
+    conn.watching = True
+    conn.reply(xid, 0)
+
+
+# -- multiRead ---------------------------------------------------------------------------------
+
+
+def _multi_read(conn: Connection, xid: int, frame: bytes) -> None:
+    """MultiOperationRecord of reads; each has its own result (spec: client protocol 8.7)."""
+    pos = 4
+    parts = []
+    while True:
+        op, done, _ = _MULTI.unpack_from(frame, pos)
+        pos += 9
+        if done:
+            break
+        if op not in (Op.GET_DATA, Op.GET_CHILDREN):
+            raise Malformed("not a read")
+        path, stop = _path(frame[pos - 4 :])
+        stop += pos - 4
+        _watch(frame, stop)
+        pos = stop + 1
+        try:
+            node = _readable(conn, path)
+            if op == Op.GET_DATA:
+                body = buffer(node.data) + conn.fe.client_stat(node.stat)
+            else:
+                body = strings(
+                    [n for part in conn.fe.view.listing(path or "/", SLICE_NAMES) for n in part]
+                )
+            parts.append(_MULTI.pack(op, False, 0) + body)
+        except ClientRefusal as e:
+            parts.append(_MULTI.pack(-1, False, e.code) + _INT.pack(e.code))
+    parts.append(replies.MULTI_END)
+    conn.reply(xid, 0, b"".join(parts))
+
+
+# -- auth --------------------------------------------------------------------------------------
+
+
+def _auth(conn: Connection, xid: int, frame: bytes) -> None:
+    try:
+        reader = Reader(frame, 4)
+        reader.int_()
+        scheme = reader.string()
+        data = reader.buffer()
+    except (Malformed, StructError):
+        conn.refuse("auth.malformed")
+        return
+    conn.fe.authenticate(conn, xid, scheme or "", data or b"")
+
+
+def _sasl(conn: Connection, xid: int, frame: bytes) -> None:
+    """No SASL is configured: an empty answer (server/ZooKeeperServer.java processSasl)."""
+    try:
+        Reader(frame, 4).buffer()
+    except (Malformed, StructError):
+        conn.refuse("sasl.malformed")
+        return
+    conn.sent += 1
+    conn.out += (replies._HEADER.pack(20, xid, 0, 0), replies.NULL)
+
+
+HANDLERS: Final[dict[int, Handler]] = {
+    Op.EXISTS: _exists,
+    Op.GET_DATA: _get_data,
+    Op.GET_ACL: _get_acl,
+    Op.GET_CHILDREN: _children,
+    Op.GET_CHILDREN2: _children2,
+    Op.GET_ALL_CHILDREN_NUMBER: _count,
+    Op.GET_EPHEMERALS: _get_ephemerals,
+    Op.PING: _ping,
+    Op.WHO_AM_I: _who_am_i,
+    Op.ADD_WATCH: _add_watch,
+    Op.CHECK_WATCHES: _check_watches,
+    Op.REMOVE_WATCHES: _remove_watches,
+    Op.SET_WATCHES: _set_watches,
+    Op.SET_WATCHES2: _set_watches2,
+    Op.MULTI_READ: _multi_read,
+    Op.AUTH: _auth,
+    Op.SASL: _sasl,
+}
+
+CLOSED: Final = 5
+"""connection.CLOSED; that module imports this one."""

@@ -1,0 +1,570 @@
+"""The peer process: it gives transactions their order.
+
+Alone it is the one server there is: it validates each request against the tree as it will be after
+all transactions handed out so far, and hands the transactions of a drained batch to storage and to
+the front-ends in one message. What storage says is durable is committed.
+
+Incarnations: a number kept in log.db that grows with each OPEN. Everything on the bus carries it.
+The peer opens one when it starts and when storage has restarted; what it still holds above the
+durable zxid it hands on again, under the new number. After a failed append it forgets what is not
+durable, tries again every second, and sessions do not expire meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from zkd import failpoints
+from zkd.bus.messages import (
+    ANSWERS,
+    ATTACHED,
+    BEGIN,
+    CLOSE_CONN,
+    CONN_CLOSED,
+    DURABLE,
+    FAILED,
+    GONE,
+    GRANT,
+    IDENTITIES,
+    JOIN,
+    MOVED,
+    NEW_SESSION,
+    OPEN,
+    OPENED,
+    QUERY,
+    REATTACH,
+    REFUSED,
+    REJOIN,
+    REPLY,
+    REQUESTS,
+    SYNCED,
+    TOUCH,
+    TXNS,
+    decode,
+    encode,
+)
+from zkd.bus.sockets import Inbox, Outbox
+from zkd.jute.protocol import Op
+from zkd.plugins import loader
+from zkd.plugins.auth import AuthRegistry
+from zkd.server import logs
+from zkd.server.metrics import Metrics
+from zkd.server.peer_sessions import Conn, FrontEndLink, Sessions
+from zkd.server.reaper import Reaper
+from zkd.server.settings import tree_settings
+from zkd.storage.log import LOG_NAME, LogReader
+from zkd.storage.tree import TreeReader, open_tree
+from zkd.tree.prepare import Preparer
+from zkd.tree.state import TreeState
+
+if TYPE_CHECKING:
+    from zkd.server.process import Child
+
+monotonic = time.monotonic
+BATCH_MAX = 1000
+"""So many transactions are handed on at once at most."""
+OPENING, SERVING, FULL = range(3)
+RETRY_S = 1.0
+READER_CACHE_BYTES = 4 << 20
+DIGESTS_MAX = 100
+DIGEST_EVERY = 128
+"""One digest of 128 transactions is kept for the word `hash` (server/DataTree.java)."""
+
+
+class Peer:
+    """See the module's text."""
+
+    def __init__(self, child: Child) -> None:
+        config = child.config
+        self.child = child
+        self.config = config
+        self.log = logs.get(child.name)
+        self.metrics = Metrics(child.name)
+        self.registry = AuthRegistry(loader.load(config.raw, "peer"), config.raw)
+        self.settings = tree_settings(config)
+        self.context: zmq.Context[Any] = zmq.Context()
+        self.inbox = Inbox(self.context, child.runtime_dir, child.name, child.life)
+        self.storage: Outbox | None = None
+        self.frontends: dict[int, FrontEndLink] = {}
+        """By life."""
+        self.state = OPENING
+        self.incarnation = 0
+        self.seq = 1
+        self.zxid = 0
+        self.durable = 0
+        self.turn = 0
+        self.held: deque[tuple[Any, ...]] = deque()
+        """Transactions handed out and not yet durable."""
+        self.waiting: list[tuple[FrontEndLink, list[Any]]] = []
+        """Requests that came while no incarnation was open."""
+        self.tree: TreeState | None = None
+        self.sessions = Sessions(config)
+        self.grace_s = config.min_session_timeout / 2000
+        self.grant_every_s = min(config.tick_time / 2000, self.grace_s / 4)
+        self.next_grant = 0.0
+        self.next_tick = 0.0
+        self.retry_at = 0.0
+        self.began = monotonic()
+        self.batch: list[tuple[Any, ...]] = []
+        self.digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_MAX)
+        metrics = self.metrics
+        metrics.gauge("znode_count", lambda: self.tree.node_count if self.tree else 0)
+        metrics.gauge("approximate_data_size", lambda: self.tree.data_bytes if self.tree else 0)
+        metrics.gauge("global_sessions", lambda: len(self.sessions))
+        metrics.gauge("uptime", lambda: int((monotonic() - self.began) * 1000))
+        metrics.gauge_set(
+            "zkd_pinned_bytes", lambda: {child.name: self.tree.pinned_bytes if self.tree else 0}
+        )
+        child.on_lives = self._lives
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        child = self.child
+        control = child.control.fileno()
+        sockets = [(self.inbox.socket, zmq.POLLIN), (control, zmq.POLLIN)]
+        child.read_control()
+        child.ready()
+        woke = monotonic()
+        while not child.stopping:
+            now = monotonic()
+            self.sessions.stalled(now - woke)
+            timeout_s = max(0.0, min(self.next_grant, self.next_tick) - now)
+            for source, _ in zmq.zmq_poll(sockets, int(timeout_s * 1000) + 1):
+                if source == control:
+                    child.read_control()
+            woke = monotonic()
+            self.sessions.stalled(woke - now - timeout_s)
+            self._drain()
+            self._tick(woke)
+
+    def _drain(self) -> None:
+        """Handle what has arrived, then hand on what came of it."""
+        recv = self.inbox.recv
+        while True:
+            try:
+                frame = recv(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            message = decode(frame)
+            if message[0] == REQUESTS:
+                self._requests(message[1], message[2])
+                if len(self.batch) >= BATCH_MAX:
+                    self._hand_on()
+            else:
+                self.handlers[message[0]](self, message)
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """One message with the batch's transactions to storage and all front-ends, then answers."""
+        if self.batch:
+            batch, self.batch = self.batch, []
+            last = batch[-1][0]
+            if last // DIGEST_EVERY != (batch[0][0] - 1) // DIGEST_EVERY and self.tree is not None:
+                self.digests.append((last, self.tree.digest))
+            self.held.extend(batch)
+            frame = encode((TXNS, self.incarnation, self.seq, batch))
+            self.seq += 1
+            assert self.storage is not None
+            failpoints.hit("peer.before-storage")
+            self.storage.send_frame(frame, zmq.DONTWAIT)
+            failpoints.hit("peer.after-storage")
+            for link in self.frontends.values():
+                link.outbox.send_frame(frame, zmq.DONTWAIT)
+                failpoints.hit("peer.between-frontends")
+        for link in self.frontends.values():
+            if link.answers:
+                link.outbox.send((ANSWERS, self.incarnation, self.seq, link.answers))
+                link.answers = []
+
+    def _tick(self, now: float) -> None:
+        """Grants, expiry, containers, retries: whatever the clock says is due."""
+        for link, conn, answer in self.sessions.overdue(now):
+            self._attach(link, conn, answer)
+        if now >= self.next_grant:
+            self.next_grant = now + self.grant_every_s
+            self.child.alive(now)
+            self._grant(now)
+        if now < self.next_tick:
+            return
+        self.next_tick = now + self.grant_every_s
+        if self.state == FULL:
+            self.sessions.postpone()
+            if now >= self.retry_at:
+                self.retry_at = now + RETRY_S
+                self._open()
+        elif self.state == SERVING:
+            for session in self.sessions.expired(now, self.frontends.values()):
+                self.log.info("session.expired", session=hex(session & (1 << 64) - 1))
+                self._close_session(session)
+            assert self.tree is not None
+            for path in self.reaper.due(self.tree, now, time.time()):
+                self._prepare(0, 0, 0, Op.DELETE_CONTAINER, path, 0, ())
+            self._hand_on()
+
+    # -- incarnations --------------------------------------------------------------------------
+
+    def _lives(self, lives: dict[str, int]) -> None:
+        """Storage has (another) life; front-ends may have ended theirs."""
+        life = lives.get("storage", 0)
+        if life and (self.storage is None or self.storage.life < life):
+            if self.storage is not None:
+                self.storage.close()
+            self.storage = Outbox(self.context, self.child.runtime_dir, "storage", life)
+            if self.state == SERVING:
+                self.state = OPENING
+            self._open()
+        for link in list(self.frontends.values()):
+            if lives.get(link.name, 0) > link.life:
+                self._forget(link)
+
+    def _open(self) -> None:
+        assert self.storage is not None
+        self.storage.send((OPEN, self.child.life))
+
+    def _on_opened(self, message: tuple[Any, ...]) -> None:
+        """Storage has begun an incarnation: go on from its last durable zxid."""
+        _, life, incarnation, durable, _tree_zxid, _generation = message
+        if life != self.child.life:
+            return
+        self.incarnation, self.seq = incarnation, 1
+        if self.tree is None:
+            self._load(durable)
+        else:
+            assert durable >= self.durable, "storage has lost what it said was durable"
+        pending = list(self.held)
+        while self.held and self.held[0][0] <= durable:
+            self.held.popleft()
+        self.durable = durable
+        self.state = SERVING
+        if self.held:
+            frame = encode((TXNS, incarnation, self.seq, list(self.held)))
+            self.seq += 1
+            assert self.storage is not None
+            self.storage.send_frame(frame, zmq.DONTWAIT)
+        for link in self.frontends.values():
+            self._begin(link, pending, forget=False)
+        waiting, self.waiting = self.waiting, []
+        for link, items in waiting:
+            if link.life in self.frontends:
+                self._handle(link, items)
+        self._hand_on()
+        self.log.info(
+            "peer.serving", incarnation=incarnation, zxid=hex(self.zxid), sessions=len(self.sessions)
+        )
+
+    def _load(self, durable: int) -> None:
+        """The state at `durable`: the tree on disk, then the log above it."""
+        config = self.config
+        base = self._open_tree()
+        self.tree = TreeState(
+            base,
+            cache_bytes=config.cache_bytes // (config.frontends + 1) // 2,
+            settings=self.settings,
+        )
+        log = LogReader(config.data_log_dir / LOG_NAME)
+        try:
+            for _zxid, body in log.read(base.zxid, durable):
+                self.tree.apply(body)
+        finally:
+            log.close()
+        self.zxid = max(durable, base.zxid)
+        self.preparer = Preparer(self.tree, self.settings, self.registry)
+        self.prepare = self.preparer.prepare
+        self.sessions.restart(self.tree.sessions, monotonic())
+        for link in self.frontends.values():
+            self._adopt(link)
+        self.reaper = Reaper(config)
+
+    def _on_failed(self, message: tuple[Any, ...]) -> None:
+        """Storage cannot append: forget what is not durable, and wait for room."""
+        _, life, _incarnation, durable, reason = message
+        if life != self.child.life:
+            return
+        first = self.state != FULL
+        self.state = FULL
+        self.retry_at = monotonic() + RETRY_S
+        if not first:
+            return
+        self.log.error("log.not_accepting", reason=reason, durable=hex(durable))
+        self.batch.clear()
+        self.held.clear()
+        self.waiting.clear()
+        if self.tree is not None:
+            self._load(durable)
+            self.durable = durable
+        for link in self.frontends.values():
+            link.answers = []
+            self._begin(link, [], forget=True)
+
+    def _on_durable(self, message: tuple[Any, ...]) -> None:
+        _, incarnation, _seq, durable, _tree_zxid, turn = message
+        if incarnation != self.incarnation or self.tree is None:
+            return
+        self.durable = durable
+        held = self.held
+        while held and held[0][0] <= durable:
+            held.popleft()
+        if turn != self.turn:
+            self.turn = turn
+            self._rebase()
+
+    def _rebase(self) -> None:
+        """The tree on disk has moved on: read from there, keep only what is above."""
+        assert self.tree is not None
+        old = self.tree.base
+        self.tree.rebase(self._open_tree())
+        assert isinstance(old, TreeReader)
+        old.close()
+
+    def _open_tree(self) -> TreeReader:
+        config = self.config
+        return open_tree(config.data_dir, config.data_log_dir, cache_bytes=READER_CACHE_BYTES)
+
+    # -- front-ends ----------------------------------------------------------------------------
+
+    def _on_join(self, message: tuple[Any, ...]) -> None:
+        _, name, life, living = message
+        for link in list(self.frontends.values()):
+            if link.name == name and link.life != life:
+                if link.life > life:
+                    return
+                self._forget(link)
+        link = self.frontends.get(life) or self._link(name, life)
+        link.living = living
+        link.heard_ms = monotonic() * 1000
+        if self.tree is not None:
+            self._adopt(link)
+        if self.state == SERVING:
+            self._hand_on()
+            self._begin(link, list(self.held), forget=False)
+        elif self.state == FULL:
+            self._begin(link, [], forget=True)
+
+    def _link(self, name: str, life: int) -> FrontEndLink:
+        link = FrontEndLink(name, life, Outbox(self.context, self.child.runtime_dir, name, life))
+        self.frontends[life] = link
+        return link
+
+    def _adopt(self, link: FrontEndLink) -> None:
+        """Take over the connections that a front-end says it has."""
+        for number, session, identities in link.living:
+            conn = Conn(link, number, session, tuple(map(tuple, identities)))
+            link.conns[number] = conn
+            if not self.sessions.adopt(conn):
+                link.outbox.send((CLOSE_CONN, number, "session is not known"))
+        link.living = []
+
+    def _begin(self, link: FrontEndLink, pending: list[Any], *, forget: bool) -> None:
+        link.outbox.send(
+            (
+                BEGIN,
+                self.incarnation,
+                self.child.life,
+                self.durable,
+                self.seq,
+                True,
+                monotonic() + self.grace_s,
+                self.state == SERVING,
+                forget,
+                pending,
+            )
+        )
+
+    def _forget(self, link: FrontEndLink) -> None:
+        """A front-end's life has ended: its sessions live on, with their full time."""
+        del self.frontends[link.life]
+        link.outbox.close()
+        self.sessions.frontend_died(link, monotonic())
+        for link_, conn, payload in self.sessions.waited_for(link):
+            self._attach(link_, conn, payload)
+
+    def _grant(self, now: float) -> None:
+        if self.state == OPENING:
+            return
+        accepting = self.state == SERVING and (
+            self.tree is None or self.tree.pinned_bytes < self.config.cache_bytes // 4
+        )
+        frame = encode((GRANT, self.incarnation, now + self.grace_s, accepting))
+        for link in self.frontends.values():
+            link.outbox.send_frame(frame, zmq.DONTWAIT)
+
+    def _on_touch(self, message: tuple[Any, ...]) -> None:
+        _, life, sent_ms, touches = message
+        link = self.frontends.get(life)
+        if link is None:
+            return
+        self.sessions.touched(link, sent_ms, touches)
+
+    def _on_conn_closed(self, message: tuple[Any, ...]) -> None:
+        _, life, number = message
+        for link, conn, payload in self.sessions.closed(life, number):
+            self._attach(link, conn, payload)
+
+    def _on_query(self, message: tuple[Any, ...]) -> None:
+        _, ident, what, (name, life) = message
+        out = Outbox(self.context, self.child.runtime_dir, name, life)
+        out.send((REPLY, ident, self.child.name, self.statistics(what)))
+        out.close(linger_ms=500)
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def _requests(self, life: int, items: list[Any]) -> None:
+        link = self.frontends.get(life)
+        if link is None:
+            self._unknown(life)
+        elif self.state == SERVING:
+            self._handle(link, items)
+        elif self.state == OPENING:
+            self.waiting.append((link, items))
+        else:
+            self._handle_full(link, items)
+
+    def _unknown(self, life: int) -> None:
+        for name, present in self.child.lives.items():
+            if present == life:
+                out = Outbox(self.context, self.child.runtime_dir, name, life)
+                out.send((REJOIN, self.incarnation))
+                out.close(linger_ms=500)
+
+    def _handle(self, link: FrontEndLink, items: list[Any]) -> None:
+        """Requests of one front-end, in its order."""
+        now_ms = int(time.time() * 1000)
+        conns = link.conns
+        owners = self.sessions.owners
+        batch = self.batch
+        prepare = self.prepare
+        life = link.life
+        for number, xid, op, payload in items:
+            if op < 0 and op != Op.CLOSE_SESSION:
+                self._connection_item(link, number, op, payload)
+                continue
+            conn = conns.get(number)
+            if conn is None:
+                continue
+            session = conn.session
+            if owners.get(session) is not conn:
+                link.answers.append((number, xid, self.zxid, MOVED, "session moved or expired"))
+                continue
+            if op == Op.SYNC:
+                link.answers.append((number, xid, self.zxid, SYNCED, None))
+                continue
+            zxid = self.zxid = self.zxid + 1
+            err, body, effects, results = prepare(
+                op, payload, session, xid, conn.identities, zxid, now_ms
+            )
+            batch.append((zxid, life, number, xid, err, body, effects, results))
+            if op == Op.CLOSE_SESSION:
+                self.sessions.close(session)
+
+    def _handle_full(self, link: FrontEndLink, items: list[Any]) -> None:
+        """Requests while nothing can be appended: re-attaching works, writes end the connection."""
+        for number, xid, op, payload in items:
+            if op in (REATTACH, GONE, IDENTITIES):
+                self._connection_item(link, number, op, payload)
+            else:
+                link.answers.append((number, xid, 0, MOVED, "the server cannot write"))
+
+    def _prepare(
+        self, life: int, number: int, xid: int, op: int, payload: Any, session: int, identities: Any
+    ) -> tuple[Any, ...]:
+        """Make one transaction that no client's ordinary request asked for."""
+        self.zxid += 1
+        err, body, effects, results = self.prepare(
+            op, payload, session, xid, identities, self.zxid, int(time.time() * 1000)
+        )
+        txn = (self.zxid, life, number, xid, err, body, effects, results)
+        self.batch.append(txn)
+        return txn
+
+    def _close_session(self, session: int) -> None:
+        """The server itself ends a session."""
+        self._prepare(0, 0, 0, Op.CLOSE_SESSION, b"", session, ())
+        self.sessions.close(session)
+
+    def _connection_item(self, link: FrontEndLink, number: int, op: int, payload: Any) -> None:
+        if op == NEW_SESSION:
+            self._new_session(link, number, *payload)
+        elif op == REATTACH:
+            session, password, timeout_ms, identities = payload
+            conn = Conn(link, number, session, tuple(map(tuple, identities)))
+            link.conns[number] = conn
+            self._reattach(link, conn, session, password, timeout_ms)
+        elif op == IDENTITIES:
+            if number in link.conns:
+                link.conns[number].identities = tuple(map(tuple, payload))
+        elif op == GONE:
+            gone = link.conns.pop(number, None)
+            if gone is not None:
+                self.sessions.gone(gone)
+            for link_, conn_, payload_ in self.sessions.closed(link.life, number):
+                self._attach(link_, conn_, payload_)
+
+    def _new_session(self, link: FrontEndLink, number: int, timeout_ms: int, identities: Any) -> None:
+        session, timeout_ms, password = self.sessions.new(timeout_ms, self.child.life)
+        conn = Conn(link, number, session, tuple(map(tuple, identities)))
+        link.conns[number] = conn
+        self.sessions.create(session, timeout_ms, conn, monotonic())
+        payload = timeout_ms.to_bytes(4, "big")
+        txn = self._prepare(link.life, number, 0, Op.CREATE_SESSION, payload, session, ())
+        self.batch[-1] = (*txn[:7], (session, timeout_ms, password))
+
+    def _reattach(
+        self, link: FrontEndLink, conn: Conn, session: int, password: bytes, timeout_ms: int
+    ) -> None:
+        """The old connection is closed first, even if the password is wrong (gotchas, 1)."""
+        old = self.sessions.owners.get(session)
+        answer = self.sessions.reattach(conn, session, password, timeout_ms, monotonic())
+        if old is None or old is conn:
+            self._attach(link, conn, answer)
+            return
+        old.link.outbox.send((CLOSE_CONN, old.number, "client_reconnect"))
+        if old.link is link:
+            self._attach(link, conn, answer)
+        else:
+            self.sessions.wait(old, link, conn, answer, monotonic())
+
+    def _attach(self, link: FrontEndLink, conn: Conn, answer: tuple[int, int, bytes] | None) -> None:
+        if answer is None:
+            link.answers.append((conn.number, 0, 0, REFUSED, None))
+        else:
+            link.answers.append((conn.number, 0, self.zxid, ATTACHED, answer))
+
+    handlers = {
+        OPENED: _on_opened,
+        FAILED: _on_failed,
+        DURABLE: _on_durable,
+        JOIN: _on_join,
+        TOUCH: _on_touch,
+        CONN_CLOSED: _on_conn_closed,
+        QUERY: _on_query,
+    }
+
+    def count_metrics(self) -> None:
+        """Bring the metric objects up to date with what is counted elsewhere."""
+        self.metrics.counter("zkd_stall_returned_seconds_total").value = (
+            self.sessions.given_back_ms / 1000
+        )
+        if self.tree is not None:
+            self.metrics.counter("digest_mismatches_count").value = self.tree.digest_mismatches
+
+    @property
+    def accepting(self) -> bool:
+        """May a write be accepted now?"""
+        return self.state == SERVING
+
+    def statistics(self, what: dict[str, Any]) -> dict[str, Any]:
+        """What four-letter words and metrics are made of (see fourletter.py)."""
+        from zkd.server import peer_statistics
+
+        return peer_statistics.collect(self, what)
+
+
+def main(child: Child) -> None:
+    """The life of the peer process."""
+    Peer(child).run()

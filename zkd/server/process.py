@@ -1,0 +1,115 @@
+"""What every child of the supervisor has: its name and life, the control channel, the board.
+
+The control channel is a SOCK_SEQPACKET pair, one JSON object a packet, the supervisor at the other
+end. It says which lives the processes have at present (that is how they find each other's inboxes)
+and when to stop; the child says that it is ready and, once a second, that it is alive. An end of
+file on it means that the supervisor is gone, and then so is the child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zkd.config import Config
+
+ALIVE_INTERVAL_S = 1.0
+PR_SET_PDEATHSIG = 1
+
+
+class SupervisorGone(Exception):
+    """The control channel has ended: this process must end too."""
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, however it dies (prctl(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        raise SupervisorGone
+
+
+class Board:
+    """Shared memory with one slot a front-end: the zxid that it has applied and told of.
+
+    Written by its front-end alone before any reply or event that reflects the zxid leaves, read by
+    all. A slot is 8 aligned bytes written by one store, so it is never seen half written.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.memory = mmap.mmap(-1, max(8 * slots, mmap.PAGESIZE))
+        self.view = memoryview(self.memory).cast("Q")[:slots]
+
+
+@dataclass
+class Child:
+    """The surroundings of one child process."""
+
+    name: str
+    life: int
+    config: Config
+    control: socket.socket
+    runtime_dir: Path
+    board: Board
+    listener: socket.socket | None = None
+    index: int = 0
+    """Which front-end this is, from 0."""
+    lives: dict[str, int] = field(default_factory=dict)
+    """The present life of every process, by name."""
+    on_lives: Callable[[dict[str, int]], None] | None = None
+    stopping: bool = False
+    _last_alive: float = 0.0
+
+    def say(self, **message: Any) -> None:
+        """Tell the supervisor something."""
+        try:
+            self.control.send(json.dumps(message).encode())
+        except (BrokenPipeError, ConnectionResetError):
+            raise SupervisorGone from None
+        except BlockingIOError:
+            pass  # it is stopped, or we are told to end already; the next one will do
+
+    def ready(self, **more: Any) -> None:
+        """Say that this process does its work from now on."""
+        self.say(ready=True, **more)
+
+    def alive(self, now: float | None = None) -> None:
+        """Say that the main loop goes round, at most once a second."""
+        now = time.monotonic() if now is None else now
+        if now - self._last_alive >= ALIVE_INTERVAL_S:
+            self._last_alive = now
+            self.say(alive=True)
+
+    def read_control(self) -> None:
+        """Handle what the supervisor has said; call it when the channel is readable."""
+        while True:
+            try:
+                packet = self.control.recv(65536)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                raise SupervisorGone from None
+            if not packet:
+                raise SupervisorGone
+            message = json.loads(packet)
+            if "lives" in message:
+                self.lives = message["lives"]
+                if self.on_lives is not None:
+                    self.on_lives(self.lives)
+            if message.get("stop"):
+                self.stopping = True
+            if message.get("reload"):
+                from zkd.server import logs
+
+                logs.reload()

@@ -1,0 +1,245 @@
+"""The storage process: the only writer of log.db and tree-N.db, driven by the bus.
+
+It drains its inbox, appends every transaction of the batch with one commit (one fsync), says the
+durable zxid to the peer and to all front-ends, and only then does the slower work (flushing the
+tree, checkpoints, purging) in slices while nothing waits. What it has lost the right to append
+(a failed append, an older incarnation) is refused until the peer opens the next incarnation.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from zkd import failpoints
+from zkd.bus.messages import (
+    DURABLE,
+    FAILED,
+    JOIN,
+    OPEN,
+    OPENED,
+    QUERY,
+    REPLY,
+    TXNS,
+    decode,
+    encode,
+)
+from zkd.bus.sockets import Inbox, Outbox
+from zkd.server import logs
+from zkd.server.metrics import Metrics
+from zkd.server.settings import storage_settings
+from zkd.storage.engine import Engine, LogFailed, LogFull
+from zkd.storage.replay import replayer
+
+if TYPE_CHECKING:
+    from zkd.server.process import Child
+
+SLICE_S = 0.004
+"""How long one slice of background work may take."""
+FULL_RETRY_S = 1.0
+"""How often a full disk is tried again."""
+
+
+class Storage:
+    """The engine, its inbox, and those who want to hear of durable zxids."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.log = logs.get(child.name)
+        config = child.config
+        settings = storage_settings(config)
+        self.engine = Engine(
+            config.data_dir, config.data_log_dir, settings, effects_of=replayer(settings)
+        )
+        self.context: zmq.Context[Any] = zmq.Context()
+        self.inbox = Inbox(self.context, child.runtime_dir, child.name, child.life)
+        self.listeners: dict[str, Outbox] = {}
+        """Front-ends and admin that have joined, by name; the peer is apart."""
+        self.peer: Outbox | None = None
+        self.seq = 0
+        self.announced = (0, 0)
+        self.accepting = False
+        self.metrics = Metrics("storage")
+        self.fsynctime = self.metrics.summary("fsynctime")
+        self.fsync_seconds = self.metrics.histogram("zkd_fsync_seconds")
+        self.batch_size = self.metrics.summary("sync_processor_batch_size")
+        child.on_lives = self._lives
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until told to stop, or until the log fails for good."""
+        child = self.child
+        control = child.control.fileno()
+        sockets = [(self.inbox.socket, zmq.POLLIN), (control, zmq.POLLIN)]
+        timeout_ms = 0
+        child.ready()
+        while not child.stopping:
+            for source, _ in zmq.zmq_poll(sockets, timeout_ms):
+                if source == control:
+                    child.read_control()
+            child.alive()
+            self._drain()
+            if self.engine.work(SLICE_S):
+                timeout_ms = 0
+            else:
+                timeout_ms = 200
+            if self.engine.turn != self.announced[1]:
+                self._announce()
+        self._drain()
+        self.engine.close()
+
+    def _drain(self) -> None:
+        """Take everything that has arrived; append what is to be appended with one commit."""
+        recv = self.inbox.recv
+        batch: list[tuple[Any, ...]] = []
+        incarnation = self.engine.incarnation
+        while True:
+            try:
+                frame = recv(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            message = decode(frame)
+            if message[0] == TXNS:
+                if message[1] == incarnation:
+                    batch += message[3]
+                continue
+            if batch:
+                self._append(batch)
+                batch = []
+            self._other(message)
+            incarnation = self.engine.incarnation
+        if batch:
+            self._append(batch)
+
+    def _append(self, batch: list[tuple[Any, ...]]) -> None:
+        """One commit; then the word."""
+        if not self.accepting:
+            return
+        began = time.perf_counter()
+        try:
+            self.engine.append(batch)
+        except LogFull as e:
+            self._failed(str(e))
+            return
+        except LogFailed as e:
+            self.log.error("log.failed", reason=str(e), durable=hex(self.engine.durable))
+            self._failed(str(e))
+            raise
+        failpoints.hit("storage.after-fsync")
+        took_ms = (time.perf_counter() - began) * 1000
+        self.fsynctime.add(round(took_ms))
+        self.fsync_seconds.add(took_ms / 1000)
+        self.batch_size.add(len(batch))
+        if took_ms > self.child.config.fsync_warning_threshold:
+            self.log.warning("log.slow_commit", ms=round(took_ms), rows=len(batch))
+        self._announce()
+
+    def _announce(self) -> None:
+        """Say what is durable and what the tree holds to everyone."""
+        engine = self.engine
+        self.seq += 1
+        self.announced = (engine.durable, engine.turn)
+        frame = encode(
+            (
+                DURABLE,
+                engine.incarnation,
+                self.seq,
+                engine.durable,
+                engine.tree_zxid,
+                engine.turn,
+            )
+        )
+        for outbox in self.listeners.values():
+            outbox.send_frame(frame, zmq.DONTWAIT)
+            failpoints.hit("storage.between-announcements")
+        if self.peer is not None:
+            failpoints.hit("storage.before-peer-hears")
+            self.peer.send_frame(frame, zmq.DONTWAIT)
+
+    def _failed(self, reason: str) -> None:
+        self.accepting = False
+        self.log.error("log.full", reason=reason, durable=hex(self.engine.durable))
+        if self.peer is not None:
+            self.peer.send(
+                (FAILED, self.peer.life, self.engine.incarnation, self.engine.durable, reason)
+            )
+
+    # -- other messages ------------------------------------------------------------------------
+
+    def _other(self, message: tuple[Any, ...]) -> None:
+        kind = message[0]
+        if kind == OPEN:
+            self._open(message[1])
+        elif kind == JOIN:
+            self._join(message[1], message[2])
+        elif kind == QUERY:
+            _, ident, _what, (name, life) = message
+            out = Outbox(self.context, self.child.runtime_dir, name, life)
+            out.send((REPLY, ident, self.child.name, self.statistics()))
+            out.close(linger_ms=500)
+
+    def _open(self, peer_life: int) -> None:
+        """A peer begins (again): what came before belongs to an older incarnation."""
+        if self.peer is None or self.peer.life != peer_life:
+            if self.peer is not None:
+                self.peer.close()
+            self.peer = Outbox(self.context, self.child.runtime_dir, "peer", peer_life)
+        engine = self.engine
+        try:
+            engine.open_incarnation()
+        except LogFull as e:
+            self.peer.send((FAILED, peer_life, engine.incarnation, engine.durable, str(e)))
+            return
+        self.accepting = True
+        self.seq = 0
+        self.log.info(
+            "incarnation.opened",
+            incarnation=engine.incarnation,
+            durable=hex(engine.durable),
+            tree=hex(engine.tree_zxid),
+        )
+        self.peer.send(
+            (
+                OPENED,
+                peer_life,
+                engine.incarnation,
+                engine.durable,
+                engine.tree_zxid,
+                engine.generation,
+            )
+        )
+        self._announce()
+
+    def _join(self, name: str, life: int) -> None:
+        old = self.listeners.get(name)
+        if old is not None and old.life == life:
+            return
+        if old is not None:
+            old.close()
+        self.listeners[name] = Outbox(self.context, self.child.runtime_dir, name, life)
+        self._announce()
+
+    def _lives(self, lives: dict[str, int]) -> None:
+        """A listener whose life has ended is forgotten."""
+        for name, outbox in list(self.listeners.items()):
+            if lives.get(name, 0) > outbox.life:
+                outbox.close()
+                del self.listeners[name]
+
+    def statistics(self) -> dict[str, Any]:
+        """What four-letter words and metrics are made of (see fourletter.py)."""
+        return {
+            "name": self.child.name,
+            "pid": os.getpid(),
+            **self.engine.statistics(),
+            "metrics": self.metrics.dump(),
+        }
+
+
+def main(child: Child) -> None:
+    """The life of the storage process."""
+    Storage(child).run()

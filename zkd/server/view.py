@@ -1,0 +1,315 @@
+"""A front-end's view of the tree: the tree on disk at T plus its own changes in (T, applied].
+
+    reader.zxid (T) <= applied
+
+What changed in (T, applied] is pinned: it is nowhere else. It stays until a reader at a higher T
+holds it. Everything else is a cache, bounded by `cache_bytes`, in two generations: what was used
+while the younger one filled survives, the rest goes with the older one. Absent nodes are cached too.
+
+A node may be known in part: a change of the stat alone of a node that was not cached leaves data
+and ACL UNKNOWN; both are unchanged since T, so they are read from the tree when wanted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from struct import Struct
+from typing import Any, Final, Protocol
+
+from zkd.tree import effects as fx
+
+UNKNOWN: Final[Any] = ...
+NODE_COST = 400
+"""Estimated bytes of a cached node beside its path and data."""
+ABSENT_COST = 150
+
+_OWNER = Struct(">q")
+ZERO8 = bytes(8)
+
+
+class Reader(Protocol):
+    """What the view needs of zkd.storage.tree.TreeReader."""
+
+    zxid: int
+
+    def node(self, path: str) -> tuple[bytes | None, bytes, bytes | None] | None: ...
+    def children(
+        self, path: str, after: str = "", limit: int = ...
+    ) -> tuple[list[str], bool]: ...
+    def ephemerals(self, owner: int) -> list[str]: ...
+    def close(self) -> None: ...
+
+
+class Node:
+    """One znode: raw stat, data and encoded ACL (None: open to all)."""
+
+    __slots__ = ("acl", "data", "hot", "stat")
+
+    def __init__(self, stat: bytes, data: bytes | None, acl: bytes | None) -> None:
+        self.stat = stat
+        self.data = data
+        self.acl = acl
+        self.hot = False
+        """Some key of the front-end's table of prepared replies leads here."""
+
+
+class View:
+    """See the module's text. Not safe for threads; one front-end owns it."""
+
+    def __init__(
+        self,
+        open_reader: Callable[[], Reader],
+        *,
+        cache_bytes: int,
+        forget_hot: Callable[[str], None],
+    ) -> None:
+        self._open_reader = open_reader
+        self.reader = open_reader()
+        self.applied = self.reader.zxid
+        self.holds = 0
+        """How many slow readings (listings) need `reader` to stay where it is."""
+        self._forget_hot = forget_hot
+        self._budget = cache_bytes
+        self._young: dict[str, Node | None] = {}
+        self._old: dict[str, Node | None] = {}
+        self._young_bytes = 0
+        self._pins: deque[tuple[int, str, int]] = deque()
+        self._pinned: dict[str, int] = {}
+        """path -> zxid of its last change, for changes above T."""
+        self.pinned_bytes = 0
+        self.hits = 0
+        self.misses = 0
+        self._names: dict[str, dict[str, int]] = {}
+        """parent -> name -> zxid of its creation, or minus that of its deletion, above T."""
+        self._name_pins: deque[tuple[int, str, str]] = deque()
+        self._owned: dict[int, dict[str, int]] = {}
+        self._owned_pins: deque[tuple[int, int, str]] = deque()
+        self._lists: dict[str, bytes] = {}
+        """parent -> encoded vector of its children's names, while nothing has changed there."""
+        self._lists_bytes = 0
+
+    @property
+    def cache_bytes(self) -> int:
+        """An estimate of what the caches hold."""
+        return self._young_bytes + self._lists_bytes + len(self._old) * NODE_COST
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Node | None:
+        """The node, its data and ACL known; None if there is none."""
+        node = self._young.get(path, UNKNOWN)
+        if node is UNKNOWN:
+            node = self._old.get(path, UNKNOWN)
+            if node is UNKNOWN:
+                self.misses += 1
+                row = self.reader.node(path)
+                node = None if row is None else Node(row[1], row[0], row[2])
+            else:
+                self.hits += 1
+            self._remember(path, node)
+            return node
+        self.hits += 1
+        if node is not None and (node.data is UNKNOWN or node.acl is UNKNOWN):
+            self._complete(path, node)
+        return node
+
+    def _complete(self, path: str, node: Node) -> None:
+        """Read what a pinned node lacks; it has not changed since T."""
+        row = self.reader.node(path)
+        if row is None:
+            raise AssertionError(f"{path} is in use at {self.applied:#x} but not in the tree")
+        if node.data is UNKNOWN:
+            node.data = row[0]
+        if node.acl is UNKNOWN:
+            node.acl = row[2]
+
+    def _remember(self, path: str, node: Node | None) -> None:
+        self._young[path] = node
+        cost = len(path) + ABSENT_COST
+        if node is not None:
+            cost += NODE_COST + (len(node.data) if node.data else 0)
+        self._young_bytes += cost
+        if self._young_bytes > self._budget // 2:
+            self._turn()
+
+    def _turn(self) -> None:
+        """The younger generation becomes the older one; pinned nodes stay in the younger."""
+        young = self._young
+        self._old = young
+        self._young = {path: young[path] for path in self._pinned if path in young}
+        self._young_bytes = 0
+        self._lists.clear()
+        self._lists_bytes = 0
+
+    def children(self, path: str) -> bytes | None:
+        """The encoded vector of names if it is prepared, else None (then: `listing`)."""
+        return self._lists.get(path)
+
+    def remember_children(self, path: str, body: bytes) -> None:
+        """Keep a listing until a child comes or goes."""
+        if len(body) < self._budget // 64:
+            self._lists_bytes += len(body)
+            if self._lists_bytes > self._budget // 8:
+                self._lists.clear()
+                self._lists_bytes = len(body)
+            self._lists[path] = body
+
+    def listing(self, path: str, slice_names: int) -> Iterator[list[str]]:
+        """The names of the children now, in slices; between slices other things may happen.
+
+        What happens meanwhile is not in the listing: it is one moment's, the moment of the first
+        step. The caller holds (`holds`) the view until the end.
+        """
+        changed = dict(self._names.get(path, ()))
+        reader = self.reader
+        after = ""
+        while True:
+            names, more = reader.children(path, after, slice_names)
+            after = names[-1] if more else ""
+            if changed:
+                names = [name for name in names if changed.get(name, 1) > 0]
+                for name in names:
+                    changed.pop(name, None)
+            yield names
+            if not more:
+                break
+        # What is left was created since T, except the deleted ones (which the tree has).
+        yield [name for name, zxid in changed.items() if zxid > 0]
+
+    def descendants(self, path: str, slice_names: int) -> Iterator[int]:
+        """Counts of nodes below path, in slices; their sum is the number of all descendants."""
+        todo = [path]
+        while todo:
+            parent = todo.pop()
+            prefix = "/" if parent == "/" else parent + "/"
+            for names in self.listing(parent, slice_names):
+                for name in names:
+                    child = self.get(prefix + name)
+                    if child is not None and child.stat[56:60] != b"\0\0\0\0":
+                        todo.append(prefix + name)
+                yield len(names)
+
+    def ephemerals(self, owner: int) -> set[str]:
+        """All paths of a session's ephemerals."""
+        paths = set(self.reader.ephemerals(owner))
+        for path, zxid in self._owned.get(owner, {}).items():
+            if zxid > 0:
+                paths.add(path)
+            else:
+                paths.discard(path)
+        return paths
+
+    # -- changing ------------------------------------------------------------------------------
+
+    def install(self, zxid: int, effect: tuple[Any, ...]) -> None:
+        """Take over one effect of transaction zxid."""
+        kind = effect[0]
+        if kind >= fx.SESSION:
+            return
+        path = effect[1]
+        young = self._young
+        old = young.get(path)
+        if old is None:
+            old = self._old.get(path)
+        if old is not None and old.hot:
+            self._forget_hot(path)
+        node: Node | None
+        if kind == fx.STAT:
+            node = (
+                Node(effect[2], old.data, old.acl)
+                if old is not None
+                else Node(effect[2], UNKNOWN, UNKNOWN)
+            )
+        elif kind == fx.CHANGED or kind == fx.QUOTA:
+            node = Node(effect[2], effect[3], old.acl if old is not None else UNKNOWN)
+        elif kind == fx.CREATED:
+            node = Node(effect[2], effect[3], effect[4])
+            self._child_changed(zxid, path, zxid)
+            if effect[2][44:52] != ZERO8:
+                self._owner_changed(zxid, _OWNER.unpack_from(effect[2], 44)[0], path, zxid)
+        elif kind == fx.ACL:
+            node = Node(effect[2], old.data if old is not None else UNKNOWN, effect[3])
+        else:
+            node = None
+            self._child_changed(zxid, path, -zxid)
+            if effect[2]:
+                self._owner_changed(zxid, effect[2], path, -zxid)
+        young[path] = node
+        self._pinned[path] = zxid
+        cost = NODE_COST + len(path)
+        if node is not None and node.data and node.data is not UNKNOWN:
+            cost += len(node.data)
+        self._pins.append((zxid, path, cost))
+        self.pinned_bytes += cost
+
+    def _child_changed(self, zxid: int, path: str, mark: int) -> None:
+        parent, _, name = path.rpartition("/")
+        parent = parent or "/"
+        names = self._names.get(parent)
+        if names is None:
+            names = self._names[parent] = {}
+        names[name] = mark
+        self._name_pins.append((zxid, parent, name))
+        if parent in self._lists:
+            del self._lists[parent]
+
+    def _owner_changed(self, zxid: int, owner: int, path: str, mark: int) -> None:
+        self._owned.setdefault(owner, {})[path] = mark
+        self._owned_pins.append((zxid, owner, path))
+
+    def advance(self) -> bool:
+        """Move to the newest snapshot of the tree, if it is not beyond what is applied here."""
+        if self.holds:
+            return False
+        reader = self._open_reader()
+        if reader.zxid > self.applied:
+            reader.close()
+            return False
+        self.reader.close()
+        self.reader = reader
+        self._unpin(reader.zxid)
+        return True
+
+    def _unpin(self, zxid: int) -> None:
+        """What the reader holds now is pinned no more: it is cache, or it goes if known in part."""
+        pins, pinned, young = self._pins, self._pinned, self._young
+        while pins and pins[0][0] <= zxid:
+            at, path, cost = pins.popleft()
+            self.pinned_bytes -= cost
+            if pinned.get(path) == at:
+                del pinned[path]
+                node = young.get(path)
+                if node is not None and (node.data is UNKNOWN or node.acl is UNKNOWN):
+                    del young[path]
+                    self._old.pop(path, None)
+                else:
+                    self._young_bytes += cost
+        _drop_marks(self._names, self._name_pins, zxid)
+        _drop_marks(self._owned, self._owned_pins, zxid)
+        if self._young_bytes > self._budget // 2:
+            self._turn()
+
+    def restart(self, reader: Reader) -> None:
+        """Begin anew from another reader: nothing is pinned, nothing cached."""
+        self.reader.close()
+        self.reader = reader
+        self.holds = 0
+        self.applied = reader.zxid
+        self._young, self._old = {}, {}
+        self._young_bytes = self.pinned_bytes = self._lists_bytes = 0
+        for marks in (self._pins, self._name_pins, self._owned_pins):
+            marks.clear()
+        for table in (self._pinned, self._names, self._owned, self._lists):
+            table.clear()
+
+
+def _drop_marks(marks: dict[Any, dict[str, int]], pins: deque[Any], zxid: int) -> None:
+    """Forget the marks made up to zxid, unless a later one has taken their place."""
+    while pins and pins[0][0] <= zxid:
+        at, key, name = pins.popleft()
+        inner = marks.get(key)
+        if inner is not None and abs(inner.get(name, 0)) == at:
+            del inner[name]
+            if not inner:
+                del marks[key]
