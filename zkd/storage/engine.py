@@ -24,6 +24,7 @@ from typing import Any
 import apsw
 
 from zkd import failpoints
+from zkd.errors import OperatorError
 from zkd.storage import database
 from zkd.storage.errors import LogBehind, LogCorrupt, LogFailed, LogFull, TreeDamaged
 from zkd.storage.files import Claims, Lock, Reserve
@@ -88,13 +89,24 @@ class Engine:
             folders.append(self.log_dir)
         try:
             for folder in folders:
-                folder.mkdir(parents=True, exist_ok=True)
+                self._folder(folder)
                 locks.append(Lock(folder))
         except BaseException:
             for lock in locks:
                 lock.release()
             raise
         return locks
+
+    def _folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        if not self.settings.create_folders:
+            raise OperatorError(
+                "this folder is missing, and datadir.autocreate=false forbids to make it",
+                str(folder),
+                "is the volume mounted? Otherwise create it",
+            )
+        folder.mkdir(parents=True, exist_ok=True)
 
     def _open(self, progress: Progress | None) -> None:
         settings = self.settings

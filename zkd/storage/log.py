@@ -141,7 +141,7 @@ class LogWriter:
     # -- meta ----------------------------------------------------------------------------------
 
     def _update(self, statements: Iterable[tuple[str, tuple[Any, ...]]], point: str) -> None:
-        """Some statements in one durable transaction."""
+        """Some statements in one transaction."""
         self._execute("BEGIN IMMEDIATE")
         try:
             for sql, values in statements:
@@ -202,21 +202,28 @@ class LogWriter:
         self.end, self._crc = zxid, 0
 
     def purge(self, upto: int, limit: int) -> int:
-        """Remove at most `limit` of the oldest rows, none above `upto`; how many went."""
+        """Remove at most `limit` of the oldest rows, none above `upto`; how many went.
+
+        Without an fsync of its own: it may be undone by a power loss, the next append's makes it
+        last."""
         rows: list[Any] = self._execute(
             "SELECT zxid, crc FROM txn WHERE zxid <= ? ORDER BY zxid LIMIT ?", (upto, limit)
         ).fetchall()
         if not rows:
             return 0
         zxid, crc = rows[-1]
-        self._update(
-            [
-                ("DELETE FROM txn WHERE zxid <= ?", (zxid,)),
-                (PUT_META, ("purged_to", zxid)),
-                (PUT_META, ("chain_base", crc)),
-            ],
-            "log.purge",
-        )
+        self._execute("PRAGMA synchronous = NORMAL")
+        try:
+            self._update(
+                [
+                    ("DELETE FROM txn WHERE zxid <= ?", (zxid,)),
+                    (PUT_META, ("purged_to", zxid)),
+                    (PUT_META, ("chain_base", crc)),
+                ],
+                "log.purge",
+            )
+        finally:
+            self._execute("PRAGMA synchronous = FULL")
         self.meta.purged_to, self.meta.chain_base = zxid, crc
         return len(rows)
 

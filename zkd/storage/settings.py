@@ -19,6 +19,8 @@ class StorageSettings:
     autocreate: bool = True
     """Make an empty database where there is none. If False only when `<dataDir>/initialize` is
     there (it is removed then), as Apache ZooKeeper's db.autocreate."""
+    create_folders: bool = True
+    """Make dataDir and dataLogDir where they are missing (zookeeper.datadir.autocreate)."""
     accept_log_end: bool = False
     """The operator's word that the log may end where it does: `zkd check --accept-log-end`."""
     tree: TreeSettings = field(default_factory=TreeSettings)
@@ -53,6 +55,7 @@ class StorageSettings:
         """The settings of a server's configuration; an attribute it lacks keeps its default."""
         names = {
             "commit_on_append": "standalone",
+            "create_folders": "datadir_autocreate",
             "autocreate": "db_autocreate",
             "accept_log_end": "accept_log_end",
         }

@@ -35,6 +35,8 @@ from zkd.tree.effects import ACL, CREATED, DELETED, STAT, Effect
 
 CHUNK = 48
 """Nodes written between two looks at the clock."""
+TRASH = 1000
+"""Entries freed between two looks at the clock."""
 RUN = 500
 """Paths sorted at once."""
 READERS_S = 0.2
@@ -96,6 +98,8 @@ class TreeWriter:
         self._old: Changes | None = None
         self._began = 0.0
         self._steps: Iterator[None] | None = None
+        self._trash: dict[str, Effect] = {}
+        """What was written and is not freed yet: freeing many objects takes long too."""
         self._counts = (self.node_count, self.data_bytes, self.digest)
         self._job: Future[Any] | None = None
         self._after: Callable[[Any], None] = _nothing
@@ -150,6 +154,11 @@ class TreeWriter:
         """Slices until `deadline`. True if there is more for the caller to do at once; False if
         nothing is due, or a thread is at it. apsw errors other than a full disk go through."""
         self._collect()
+        while self._trash:
+            for _ in range(min(TRASH, len(self._trash))):
+                self._trash.popitem()
+            if time.monotonic() >= deadline:
+                return True
         now = time.monotonic()
         if self._job is not None:
             return False
@@ -339,6 +348,7 @@ class TreeWriter:
         assert self._old is not None
         self.zxid = self._old.zxid
         self.node_count, self.data_bytes, self.digest = self._counts
+        self._trash = self._old.nodes
         self._old = None
         self._steps = None
         self.full = False
