@@ -17,6 +17,7 @@ from zkd.config.document import markdown, sample
 from zkd.config.explain import Row, rows
 from zkd.config.findings import Finding, Level
 from zkd.config.loader import Examination, examine
+from zkd.errors import OperatorError
 
 _STYLES = {
     Level.ERROR: "bold red",
@@ -44,7 +45,7 @@ def check(
 ) -> None:
     """Explain each key of FILE and tell what is wrong with it; exit status 1 if something is."""
     told = dict(_pair(override) for override in overrides)
-    examined = examine(file, told, strict=strict)
+    examined = _with_plugins(examine(file, told, strict=strict))
     listed = rows(examined, everything=everything)
     if as_json:
         click.echo(json.dumps(_report(file, examined, listed), indent=2))
@@ -64,6 +65,20 @@ def keys() -> None:
 def sample_() -> None:
     """Print a configuration of a standalone server with every key and its meaning."""
     click.echo(sample(), nl=False)
+
+
+def _with_plugins(examined: Examination) -> Examination:
+    """Add what the installed plugins say: one that the configuration names may be missing."""
+    from zkd.plugins.loader import check_required
+
+    if examined.config is None:
+        return examined
+    try:
+        check_required(examined.raw)
+    except OperatorError as error:
+        finding = Finding(Level.ERROR, error.where, error.what, error.where, error.mend)
+        return dataclasses.replace(examined, config=None, findings=(*examined.findings, finding))
+    return examined
 
 
 def _pair(override: str) -> tuple[str, str]:

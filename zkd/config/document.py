@@ -78,8 +78,8 @@ def _sample_key(key: Key) -> str:
     words = key.help
     if key.note:
         words += f" {key.note}"
-    if key.default_text:
-        words += f" Default: {key.default_text}."
+    if key.default_text or key.name in _SAMPLE_SET:
+        words += f" Default: {key.shown_default()}."
     comment = textwrap.fill(
         words, _WIDTH, initial_indent="# ", subsequent_indent="# ",
         break_long_words=False, break_on_hyphens=False,

@@ -5,6 +5,7 @@ For `zkd config check`; secrets are hidden.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
@@ -17,6 +18,8 @@ from zkd.config.loader import Examination
 from zkd.config.model import Config
 
 _HIDDEN = "***"
+_SECRET_NAME = re.compile(r"passw|secret|token$", re.IGNORECASE)
+"""For plugins' settings, of which the table does not know what they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ def _of_key(key: Key, examined: Examination, everything: bool) -> Iterator[Row]:
     told = [name for name in examined.raw if keys.find(name) is key]
     for name in told:
         text = examined.raw[name]
-        shown = _HIDDEN if key.secret and text else _value(key, examined.config, text)
+        hidden = text and (key.secret or _SECRET_NAME.search(name))
+        shown = _HIDDEN if hidden else _value(key, examined.config, text)
         yield _row(key, name, shown, examined.where.get(name, ""))
     if not told and everything and key.attribute and not key.is_pattern:
         yield _row(key, key.name, _value(key, examined.config, key.shown_default()), "")

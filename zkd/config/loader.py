@@ -104,12 +104,21 @@ def _build(settings: Settings, source: Path | None) -> Config | None:
     return Config(
         **_arguments(values),
         source=source.absolute() if source else None,
-        raw=MappingProxyType(settings.raw),
+        raw=MappingProxyType(_raw(settings)),
         membership=membership,
         my_id=my_id,
         distributed=distributed,
         **listening,
     )
+
+
+def _raw(settings: Settings) -> dict[str, str]:
+    """The texts for plugins, which know no defaults: the folders are always there, absolute."""
+    folders = {
+        "dataDir": str(settings.values["data_dir"]),
+        "dataLogDir": str(settings.values["data_log_dir"]),
+    }
+    return {**settings.raw, **folders}
 
 
 def _arguments(values: Mapping[str, Any]) -> dict[str, Any]:

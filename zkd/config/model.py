@@ -40,10 +40,10 @@ class Config(
     """One server's configuration. Made by `zkd.config.load`; never changed afterwards.
 
     source: the file, or None. warnings: findings that did not refuse it. raw: text of each key
-    that was set, by the table's name (secrets included: never print it). membership: the server
-    lines. my_id: from dataDir/myid, None if there is no such file. distributed: this server is a
-    member of an ensemble (otherwise it runs alone). listen_port and secure_listen_port: -1 is
-    none; an empty listen_address is all addresses, IPv4 and IPv6.
+    that was set, by the table's name, and the two folders (secrets included: never print it).
+    membership: the server lines. my_id: from dataDir/myid, None if there is no such file.
+    distributed: this server is a member of an ensemble (otherwise it runs alone). listen_port and
+    secure_listen_port: -1 is none; an empty listen_address is all addresses, IPv4 and IPv6.
     """
 
     source: Path | None = None

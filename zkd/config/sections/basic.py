@@ -76,8 +76,8 @@ class BasicSettings:
     )
     pre_alloc_bytes: int = setting(
         "preAllocSize", KILOBYTES, 64 * MIB, "Space set aside for the transaction log at once.",
-        minimum=0, note="Less than 4 MB makes the write-ahead file of log.db smaller, which is kept and "
-        "reused; more has no effect.",
+        minimum=0,
+        note="Less than 4 MB makes the write-ahead file of log.db smaller; more has no effect.",
     )
     snap_count: int = setting(
         "snapCount", INT, 100_000, "Transactions between two snapshots.", minimum=2, clamp=True,

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from zkd.config.key import own
+from zkd.config.key import own, pattern
 from zkd.config.kinds import BYTES, INT, MIB, MS, NETWORKS, PATH, TEXT, WORDS, Network, duration
 
 
@@ -87,8 +88,13 @@ class OwnSettings:
         minimum=1, reloadable=True,
     )
     plugins_disabled: tuple[str, ...] = own(
-        "plugins.disabled", WORDS, (), "Names of installed plugins that are not loaded.",
+        "plugins.disabled", WORDS, (),
+        "Names of installed plugins that are not loaded; * stands for any characters.",
         default_text="none",
+    )
+    plugin_settings: Mapping[str, str] = pattern(
+        "plugin.*", TEXT, "A plugin's own settings: plugin.NAME.KEY, as its documents say.",
+        default_text="none", own=True,
     )
     trusted_proxies: tuple[Network, ...] = own(
         "trusted.proxies", NETWORKS, (),
