@@ -11,10 +11,10 @@ zxid order (`zxids`)
     second is zkd's own promise for one server: what one client was told, every client sees at
     once. Apache ZooKeeper keeps it too, alone.)
 registers (`registers`)
-    One mzxid of a register means one value and one version. What is read was written, before. A
-    read shows everything that anybody was told of that register before it was called: so no
-    acknowledged write is lost, and no client goes back in time. Versions grow with mzxids, by one
-    for each write that happened.
+    One mzxid of a register means one value and one version, and back. What is read was written,
+    before. A read shows everything that anybody was told of that register before it was called:
+    so no acknowledged write is lost, and no client goes back in time. Versions grow with mzxids,
+    and are not more than there were writes.
 names (`names`)
     A listing has every node whose create was acknowledged before it was called, and none whose
     delete was (or whose session's close, for an ephemeral); and no node that nobody asked for.
@@ -139,11 +139,15 @@ def _freshness(told: list[tuple[Op, State]]) -> Iterator[Violation]:
 
 
 def _agreement(told: list[tuple[Op, State]]) -> Iterator[Violation]:
-    known: dict[int, State] = {}
+    by_mzxid: dict[int, State] = {}
+    by_value: dict[str, State] = {}
     for op, state in told:
-        first = known.setdefault(state.mzxid, state)
-        if first != state:
-            yield Violation("registers", f"{_name(op)}: {state} contradicts {first}", _at(op))
+        for first in (
+            by_mzxid.setdefault(state.mzxid, state),
+            by_value.setdefault(state.value, state),
+        ):
+            if first != state:
+                yield Violation("registers", f"{_name(op)}: {state} contradicts {first}", _at(op))
 
 
 def _origin(
@@ -334,6 +338,9 @@ def watches(history: History) -> Iterator[Violation]:
     for event in history.events:
         path = event.path if event.type == CHANGED else f"{event.path} (type {event.type})"
         arrivals[event.client].append((event.tick, None, path))
+    for mark in history.marks:
+        if mark.note in (Note.CLOSED, Note.EXPIRED):
+            arrivals[mark.client].append((mark.tick, None, ""))
     for client, items in arrivals.items():
         items.sort(key=lambda item: item[0])
         yield from _watches_of(client, items, changes)
@@ -345,6 +352,9 @@ def _watches_of(
     due: dict[str, int] = {}
     """path -> the mzxid of the change whose event must come next, 0: none is known."""
     for tick, op, event in items:
+        if op is None and not event:
+            due.clear()  # the session has ended
+            continue
         if op is None:
             if due.pop(event, None) is None:
                 yield Violation("watches", f"client {client}: event of {event}, unasked", tick)
@@ -359,8 +369,6 @@ def _watches_of(
             later = changes[state.path]
             at = bisect_right(later, state.mzxid)
             due.setdefault(state.path, later[at] if at < len(later) else 0)
-        if op.kind is Kind.CLOSE:
-            due.clear()
 
 
 def multis(history: History) -> Iterator[Violation]:

@@ -25,11 +25,20 @@ from tests.chaos.history import Event, History, Mark, Note, Op
 from tests.chaos.load import Load, Shape
 from tests.chaos.servers import Server, ServerFailed
 
-RECONNECT_BOUND_S = 5.0
-"""From the moment the server is whole until every client is attached."""
-ANSWER_BOUND_S = 10.0
 RESTART_BOUND_S = 15.0
 """From a process's death until it runs again."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How long things may take, in seconds."""
+
+    reconnect_s: float = 5.0
+    """From the moment the server is whole until every client is attached."""
+    answer_s: float = 10.0
+    """From then until every client has had an answer; also until the load has come to rest."""
+    pause_s: tuple[float, float] = (0.05, 1.2)
+    """The random time before each fault: at least and at most."""
 
 
 class Fault(Protocol):
@@ -180,16 +189,17 @@ async def run(
     seed: int,
     shape: Shape | None = None,
     top: str = "",
+    bounds: Bounds | None = None,
     without: Iterable[str] = (),
-    pause_s: tuple[float, float] = (0.05, 1.2),
 ) -> Outcome:
     """Run a scenario on a server that serves; it serves again when this returns.
 
     All nodes live below `top`, which must not exist (default: named after the seed).
-    `without` names checks to leave out, `pause_s` bounds the random time before each fault. What
-    goes wrong while it runs (a server that does not come back, a client without an answer) is a
-    violation too, of the check `harness`, and ends the scenario.
+    `without` names checks to leave out. What goes wrong while it runs (a server that does not come
+    back, a client without an answer) is a violation too, of the check `harness`, and ends the
+    scenario.
     """
+    bounds = bounds or Bounds()
     rng = random.Random(seed)
     history = History()
     outcome = Outcome(seed, history)
@@ -198,20 +208,20 @@ async def run(
         await load.set_up()
         await load.start()
         for fault in faults:
-            await asyncio.sleep(rng.uniform(*pause_s))
+            await asyncio.sleep(rng.uniform(*bounds.pause_s))
             _mark(history, Note.FAULT, f"fault {outcome.faults + 1}: {fault.describe()}")
             await fault.apply(server, rng)
             await server.ready()
             _mark(history, Note.HEALED, "")
-            await _all_served(load, ANSWER_BOUND_S)
+            await _all_served(load, bounds.answer_s)
             outcome.faults += 1
-        await load.finish(ANSWER_BOUND_S)
-        async with asyncio.timeout(ANSWER_BOUND_S):
+        await load.finish(bounds.answer_s)
+        async with asyncio.timeout(bounds.answer_s):
             await load.audit()
     except (ServerFailed, TimeoutError) as e:
         outcome.violations.append(Violation("harness", str(e) or repr(e), history.tick()))
     finally:
         await load.stop()
     outcome.violations += check(history, without=without)
-    outcome.violations += unhealed(history, RECONNECT_BOUND_S)
+    outcome.violations += unhealed(history, bounds.reconnect_s)
     return outcome
