@@ -54,10 +54,10 @@ from zkd.plugins.auth import AuthRegistry
 from zkd.server import logs
 from zkd.server.metrics import Metrics
 from zkd.server.peer_sessions import Conn, FrontEndLink, Sessions
-from zkd.server.reaper import Reaper
 from zkd.server.settings import tree_settings
 from zkd.storage.log import LOG_NAME, LogReader
 from zkd.storage.tree import TreeReader, open_tree
+from zkd.tree.containers import ContainerManager, ContainerSettings
 from zkd.tree.prepare import Preparer
 from zkd.tree.state import TreeState
 
@@ -194,7 +194,7 @@ class Peer:
             return
         self.next_tick = now + self.grant_every_s
         if self.state == FULL:
-            self.sessions.postpone()
+            self.sessions.postpone(now)
             if now >= self.retry_at:
                 self.retry_at = now + RETRY_S
                 self._open()
@@ -203,8 +203,9 @@ class Peer:
                 self.log.info("session.expired", session=hex(session & (1 << 64) - 1))
                 self._close_session(session)
             assert self.tree is not None
-            for path in self.reaper.due(self.tree, now, time.time()):
-                self._prepare(0, 0, 0, Op.DELETE_CONTAINER, path, 0, ())
+            for path in self.containers.due(self.tree, int(now * 1000), int(time.time() * 1000)):
+                request = self.containers.request(path)
+                self._prepare(0, 0, 0, Op.DELETE_CONTAINER, request, 0, ())
             self._hand_on()
 
     # -- incarnations --------------------------------------------------------------------------
@@ -279,7 +280,15 @@ class Peer:
         self.sessions.restart(self.tree.sessions, monotonic())
         for link in self.frontends.values():
             self._adopt(link)
-        self.reaper = Reaper(config)
+        self.containers = ContainerManager(
+            ContainerSettings(
+                config.container_check_interval,
+                config.container_max_per_minute,
+                config.container_max_never_used_interval,
+            ),
+            self.settings,
+            int(monotonic() * 1000),
+        )
 
     def _on_failed(self, message: tuple[Any, ...]) -> None:
         """Storage cannot append: forget what is not durable, and wait for room."""
@@ -506,7 +515,7 @@ class Peer:
                 self._attach(link_, conn_, payload_)
 
     def _new_session(self, link: FrontEndLink, number: int, timeout_ms: int, identities: Any) -> None:
-        session, timeout_ms, password = self.sessions.new(timeout_ms, self.child.life)
+        session, timeout_ms, password = self.sessions.new(timeout_ms)
         conn = Conn(link, number, session, tuple(map(tuple, identities)))
         link.conns[number] = conn
         self.sessions.create(session, timeout_ms, conn, monotonic())

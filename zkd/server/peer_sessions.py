@@ -8,18 +8,21 @@ from the moment that it is heard of again or dies.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from zkd.bus.sockets import Outbox
 from zkd.server import secrets
-from zkd.zab.sessions import SessionTracker, clamp_timeout, first_session_id, password_of
+from zkd.zab.sessions import SessionTracker, clamp_timeout, first_session_id, next_session_id, password_of
 
 if TYPE_CHECKING:
     from zkd.config import Config
     from zkd.plugins.api import Identity
 
+STANDALONE_ID = 1
+"""What stands in the first byte of session ids where there is no myid."""
 STALL_MS = 100
 """A turn of the loop that is later than this is a stall."""
 HAND_OVER_LIMIT_S = 0.5
@@ -83,19 +86,21 @@ class Sessions:
 
     # -- making, attaching, ending -------------------------------------------------------------
 
-    def new(self, timeout_ms: int, seed: int) -> tuple[int, int, bytes]:
+    def new(self, timeout_ms: int) -> tuple[int, int, bytes]:
         """Id, negotiated timeout and password of a new session."""
         if not self._next:
-            self._next = first_session_id(self.config.my_id or 0, seed)
+            server = self.config.my_id or STANDALONE_ID
+            self._next = first_session_id(server, int(time.time() * 1000))
         while self._next in self.owners:
-            self._next += 1
+            self._next = next_session_id(self._next)
         session = self._next
-        self._next += 1
+        self._next = next_session_id(session)
         return session, self._clamp(timeout_ms), password_of(session, self.key)
 
     def _clamp(self, timeout_ms: int) -> int:
         config = self.config
-        return clamp_timeout(timeout_ms, config.min_session_timeout, config.max_session_timeout)
+        least, most = config.min_session_timeout, config.max_session_timeout
+        return int(clamp_timeout(timeout_ms, least, most))
 
     def create(self, session: int, timeout_ms: int, conn: Conn, now_s: float) -> None:
         """The session begins, owned by conn."""
@@ -144,9 +149,9 @@ class Sessions:
             self.given_back_ms += late_ms
             self.tracker.give_back(int(late_ms))
 
-    def postpone(self) -> None:
+    def postpone(self, now_s: float) -> None:
         """Nothing may expire now (nothing could be written): everyone has the full time again."""
-        now_ms = self.tracker.now_ms
+        now_ms = int(now_s * 1000)
         for session in self.owners:
             self.tracker.touch(session, now_ms)
 

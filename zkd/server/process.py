@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zkd.server import logs
+
 if TYPE_CHECKING:
     from zkd.config import Config
 
@@ -110,6 +112,4 @@ class Child:
             if message.get("stop"):
                 self.stopping = True
             if message.get("reload"):
-                from zkd.server import logs
-
                 logs.reload()
