@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from zkd.storage.txndigest import digest_after
+from zkd.jute import txn as jute
+from zkd.jute.codec import Malformed
 from zkd.tree.effects import ACL, CHANGED, CLOSED, CREATED, DELETED, QUOTA, SESSION, STAT, Effect
 
 ENTRY_BYTES = 400
@@ -122,5 +123,12 @@ class Changes:
             self.nodes[path] = effect
 
     def digest(self) -> int | None:
-        """The tree's digest after the last transaction that carries one, None if none does."""
-        return digest_after(self._digest_body) if self._digest_body else None
+        """The tree's digest after the last of these transactions: 0 (unknown) if it carries none,
+        None if all of them are errors, which leave it as it was."""
+        body = self._digest_body
+        if not body:
+            return None
+        try:
+            return jute.decode(body, len(body)).digest or 0
+        except Malformed:
+            return 0

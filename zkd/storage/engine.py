@@ -29,7 +29,15 @@ from zkd.storage import database
 from zkd.storage.errors import LogBehind, LogCorrupt, LogFailed, LogFull, TreeDamaged
 from zkd.storage.files import Claims, Lock, Reserve
 from zkd.storage.reader import TreeReader
-from zkd.storage.recovery import EffectsOf, Opened, Progress, open_files, replay
+from zkd.storage.recovery import (
+    EffectsOf,
+    Opened,
+    Progress,
+    explained,
+    open_files,
+    renew_digest,
+    replay,
+)
 from zkd.storage.settings import StorageSettings
 from zkd.tree.effects import Effect
 
@@ -49,6 +57,9 @@ PURGE_SLACK = 64
 """The log is purged when it is longer than allowed by 1/PURGE_SLACK."""
 TAIL_FRAMES = 256
 """So many frames the log's own connection may checkpoint inside a slice."""
+ALL_ZXIDS = -(1 << 63)
+RETRY_S = 1.0
+"""After a full disk, before the next checkpoint."""
 FOLD = 64
 """Transactions folded between two looks at the clock."""
 
@@ -75,7 +86,8 @@ class Engine:
         began = time.monotonic()
         self._locks = self._lock()
         try:
-            self._open(progress)
+            with explained(self.log_dir, "`zkd check` names the damaged file"):
+                self._open(progress)
         except BaseException:
             for lock in self._locks:
                 lock.release()
@@ -110,42 +122,42 @@ class Engine:
 
     def _open(self, progress: Progress | None) -> None:
         settings = self.settings
+        self.accepting = False
+        self.full = False
+        self.dead = ""
+        self.fsync_s = 0.0
+        self.appends = self.rows = self.replayed = 0
+        self.reserve = Reserve(self.log_dir, settings.reserve_bytes)
+        self.reserve.make()
+        self._claims = Claims()
+        self._unfolded: deque[Sequence[Txn]] = deque()
+        self._uncommitted: deque[Txn] = deque()
+        self._pending: Callable[[bytes], list[Effect]] | None = None
+        self._pending_reader: TreeReader | None = None
+        self._pending_to = 0
+        self._retry_at = 0.0
+        self._purging = False
+        self._rows_allowed = settings.log_retain
+        self._log_at = self._log_next = settings.log_wal_bytes // 4096
+        self._log_job: Future[tuple[int, int]] | None = None
+        self._log_checkpointer: apsw.Connection | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="log")
         opened = open_files(self.data_dir, self.log_dir, settings)
         self.log, self.tree, self.mark = opened.log, opened.tree, opened.mark
         self.created = opened.created
         self.must_synchronise = opened.must_synchronise
         self.notes = opened.notes
         self.durable = self.log.end
-        self.reserve = Reserve(self.log_dir, settings.reserve_bytes)
-        self.reserve.make()
-        self.accepting = False
-        self.full = False
-        self.dead = ""
-        self._unfolded: deque[Sequence[Txn]] = deque()
-        self._uncommitted: deque[Txn] = deque()
-        self._pending: Callable[[bytes], list[Effect]] | None = None
-        self._pending_reader: TreeReader | None = None
-        self._pending_to = 0
         self.committed = self.tree.zxid
-        self._claims = Claims()
-        self.fsync_s = 0.0
-        self.appends = self.rows = 0
-        self._log_rows = self.log.count(-(1 << 62))
-        self._purging = False
-        self._rows_allowed = settings.log_retain
-        self._log_at = settings.log_wal_bytes // 4096
-        self._log_next = self._log_at
-        self._log_job: Future[tuple[int, int]] | None = None
-        self._log_checkpointer: apsw.Connection | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="log")
-        self.replayed = 0
         try:
+            self._log_rows = self.log.count(ALL_ZXIDS)
             self._recover(opened, progress)
         except BaseException:
             self._close_files()
             raise
 
     def _recover(self, opened: Opened, progress: Progress | None) -> None:
+        renew_digest(opened.tree, self.settings)
         if self.settings.commit_on_append:
             self.replayed = replay(opened, self.effects_of, self.settings, progress)
             self.committed = self.durable
@@ -202,6 +214,7 @@ class Engine:
         self._claim()
         self.accepting = True
         self.full = False
+        self.tree.retry()
         return number
 
     def append(self, txns: Sequence[Txn]) -> int:
@@ -280,7 +293,7 @@ class Engine:
             self._uncommitted.pop()
         self.durable = self.log.end
         self._pending_to = min(self._pending_to, self.durable)
-        self._log_rows = self.log.count(-(1 << 62))
+        self._log_rows = self.log.count(ALL_ZXIDS)
         self._claim()
 
     def set_epochs(self, accepted: int, current: int) -> None:
@@ -316,6 +329,7 @@ class Engine:
         self.full = True
         self.reserve.release()
         self._log_next = 0
+        self._retry_at = time.monotonic() + RETRY_S
 
     # -- work ----------------------------------------------------------------------------------
 
@@ -328,11 +342,11 @@ class Engine:
         try:
             if self._fold(deadline):
                 return True
-            synced = self.tree.synced
+            synced, refusals = self.tree.synced, self.tree.refusals
             more = self.tree.work(deadline)
             if self.tree.synced != synced:
                 self._claim()
-            if self.tree.full and not self.full:
+            if self.tree.refusals != refusals:
                 self._became_full()
             return more or self._tend_log() or self._purge()
         except (apsw.Error, OSError) as e:
@@ -361,8 +375,8 @@ class Engine:
         if self._log_job is not None:
             if not self._log_job.done():
                 return False
-            _, done = self._log_job.result()
-            self._log_job = None
+            job, self._log_job = self._log_job, None
+            _, done = job.result()
             if frames - done <= TAIL_FRAMES:
                 total, done = database.checkpoint(self.log.db)
                 if total == done:
@@ -371,7 +385,7 @@ class Engine:
                     self._log_next = self._log_at
                     return False
             self._log_next = frames + self._log_at // 8
-        elif frames and frames >= self._log_next:
+        elif frames and frames >= self._log_next and time.monotonic() >= self._retry_at:
             self._log_job = self._thread.submit(self._checkpoint_log)
         return False
 

@@ -21,6 +21,7 @@ import apsw
 from zkd import failpoints
 from zkd.errors import OperatorError
 from zkd.storage import database, schema
+from zkd.storage.check import tree_digest
 from zkd.storage.errors import LogBehind, LogCorrupt, TreeDamaged
 from zkd.storage.files import Claims, Mark, sync_folder
 from zkd.storage.log import LOG_NAME, LogWriter
@@ -272,6 +273,18 @@ def replay(
             tree.flush()
     failpoints.hit("recovery.replayed")
     return total
+
+
+def renew_digest(tree: TreeWriter, settings: StorageSettings) -> None:
+    """Digests were off and are on again: the stored one, 0, says nothing. Reads the whole tree."""
+    if tree.digest or not settings.tree.digest_enabled:
+        return
+    reader = TreeReader(tree.path, cache_bytes=settings.tree_cache_bytes, vfs=settings.vfs)
+    try:
+        digest = tree_digest(reader)
+    finally:
+        reader.close()
+    tree.set_digest(digest)
 
 
 def _replay_some(

@@ -91,6 +91,8 @@ class TreeWriter:
         """The last zxid taken in."""
         self.full = False
         """The last flush ended on a full disk; it is tried again."""
+        self.refusals = 0
+        """How often the disk was full."""
         self.flushes = 0
         self.flush_s = 0.0
         self._new = Changes()
@@ -121,6 +123,12 @@ class TreeWriter:
         new.fold(txns)
         if new.txns:
             self.taken = new.zxid
+
+    def set_digest(self, digest: int) -> None:
+        """Write the digest of the tree at T anew (nothing has been taken in yet)."""
+        with self.db:
+            put_meta(self.db, {"digest": signed(digest)})
+        self.digest = digest
 
     @property
     def pinned_bytes(self) -> int:
@@ -202,6 +210,10 @@ class TreeWriter:
             if self.full:
                 raise apsw.FullError(f"{self.path}: the disk is full")
 
+    def retry(self) -> None:
+        """There is room again: do not wait longer."""
+        self._retry_at = 0.0
+
     def _wait(self) -> None:
         while self._job is not None:
             self._job.exception()
@@ -232,6 +244,7 @@ class TreeWriter:
         if not database.is_full(error):
             raise error
         self.full = True
+        self.refusals += 1
         self._retry_at = time.monotonic() + RETRY_S
 
     # -- one flush -----------------------------------------------------------------------------

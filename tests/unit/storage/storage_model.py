@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,15 @@ class Model:
     nodes: dict[str, Node | None] = field(default_factory=dict)
     sessions: dict[int, int] = field(default_factory=dict)
     owners: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> Model:
+        """The same tree, on its own."""
+        return replace(
+            self,
+            nodes=dict(self.nodes),
+            sessions=dict(self.sessions),
+            owners=dict(self.owners),
+        )
 
     def get(self, path: str) -> Node | None:
         if path not in self.nodes:

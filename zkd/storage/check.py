@@ -1,0 +1,244 @@
+"""Reading everything and comparing it: what `zkd check` does, also beside a running server.
+
+The log: every row against the chain, consecutive zxids, its end against the mark. The tree:
+SQLite's own structure, every node's parent, child count and data length, the indexes of owners,
+the counts, and the digest over all nodes. (A digest covers paths, data and stats, not ACLs.)
+Each file is read in short transactions or one snapshot, memory does not grow with the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from zkd.errors import OperatorError
+from zkd.storage.errors import LogCorrupt
+from zkd.storage.files import MARK_NAME, read_mark
+from zkd.storage.log import LOG_NAME, LogMeta, LogReader, follows
+from zkd.storage.reader import TreeReader, tree_path
+from zkd.tree import ephemeral, stat
+from zkd.tree.digest import MASK, node_digest
+from zkd.tree.settings import TreeSettings
+
+SLICE = 1000
+PER_KIND = 5
+"""So many findings of one kind are told, the rest is counted."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: in which file, and what."""
+
+    where: str
+    what: str
+
+
+Progress = Callable[[str, int, int], None]
+"""(what is being read, done, of how many)"""
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    return None
+
+
+def check(
+    data_dir: Path,
+    log_dir: Path,
+    settings: TreeSettings | None = None,
+    progress: Progress = _quiet,
+) -> list[Finding]:
+    """Everything that is wrong with the files of one server; empty if nothing is."""
+    log_path = log_dir / LOG_NAME
+    findings: list[Finding] = []
+    try:
+        log = LogReader(log_path)
+    except (apsw.Error, OperatorError) as e:
+        return [Finding(str(log_path), f"cannot be read: {e}")]
+    meta: LogMeta | None = None
+    try:
+        meta = log.meta()
+        findings += _check_log_beside(log, meta, log_dir, progress)
+    except OperatorError as e:
+        findings.append(Finding(str(log_path), e.what))
+    except apsw.Error as e:
+        findings.append(Finding(str(log_path), f"cannot be read: {e}"))
+    finally:
+        log.close()
+    if meta is not None:
+        path = tree_path(data_dir, meta.generation)
+        findings += check_tree_file(path, meta.id, settings or TreeSettings(), progress)
+    return findings
+
+
+def _check_log_beside(
+    log: LogReader, meta: LogMeta, log_dir: Path, progress: Progress
+) -> list[Finding]:
+    """`check_log`, begun again when the running server has removed the rows being read."""
+    while True:
+        try:
+            return check_log(log, meta, log_dir, progress)
+        except LogCorrupt as e:
+            meta = log.meta()
+            if meta.purged_to <= e.good:
+                raise
+
+
+def check_log(log: LogReader, meta: LogMeta, log_dir: Path, progress: Progress) -> list[Finding]:
+    """The rows and the mark. LogCorrupt at the first row that does not fit."""
+    where = str(log.path)
+    found = [Finding(where, text) for text in _structure(log.db)]
+    claims, _ = read_mark(log_dir / MARK_NAME)
+    end = before = meta.purged_to
+    total = log.last() - before
+    for done, (zxid, _) in enumerate(log.read(before)):
+        if not follows(zxid, before):
+            found.append(Finding(where, f"0x{zxid:x} does not follow 0x{before:x}"))
+        end = before = zxid
+        if done % SLICE == 0:
+            progress("log", done, total)
+    mine = claims is not None and claims.log_id == meta.id and claims.cut == meta.cut
+    if claims is not None and mine and claims.zxid > end:
+        found.append(Finding(where, f"ends at 0x{end:x}, but 0x{claims.zxid:x} was durable"))
+    return found
+
+
+def _structure(db: apsw.Connection) -> list[str]:
+    rows: list[Any] = db.execute("PRAGMA integrity_check(10)").fetchall()
+    return [str(text) for (text,) in rows if text != "ok"]
+
+
+def check_tree_file(
+    path: Path, tree_id: bytes | None, settings: TreeSettings, progress: Progress = _quiet
+) -> list[Finding]:
+    """One tree-N.db or snapshot, with everything in it."""
+    where = str(path)
+    if not path.exists():
+        return [Finding(where, "is missing")]
+    try:
+        reader = TreeReader(path, tree_id=tree_id)
+    except OperatorError as e:
+        return [Finding(where, e.what)]
+    except apsw.Error as e:
+        return [Finding(where, f"cannot be read: {e}")]
+    try:
+        texts = _structure(reader.db) or _TreeCheck(reader, settings, progress).run()
+    except apsw.Error as e:
+        texts = [f"cannot be read: {e}"]
+    finally:
+        reader.close()
+    return [Finding(where, text) for text in texts]
+
+
+def scan_all(reader: TreeReader) -> Iterator[tuple[str, bytes | None, bytes, bytes | None]]:
+    """(path, data, raw stat, acl) of every node, a parent before its children, the root first."""
+    root = reader.node("/")
+    if root is not None:
+        yield ("/", *root)
+    place = ("", "")
+    while rows := reader.scan(place, SLICE):
+        for parent, name, *node in rows:
+            yield (f"{parent}/{name}", *node)  # type: ignore[misc]
+        place = rows[-1][:2]
+
+
+def tree_digest(reader: TreeReader) -> int:
+    """The digest over all nodes, computed from nothing."""
+    total = 0
+    for path, data, raw, _ in scan_all(reader):
+        total += node_digest(path, data, raw)
+    return total & MASK
+
+
+class _TreeCheck:
+    """The contents of one tree."""
+
+    def __init__(self, reader: TreeReader, settings: TreeSettings, progress: Progress) -> None:
+        self.reader = reader
+        self.settings = settings
+        self.progress = progress
+        self.texts: list[str] = []
+        self.kinds: dict[str, int] = {}
+
+    def say(self, kind: str, text: str) -> None:
+        count = self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        if count <= PER_KIND:
+            self.texts.append(f"{kind}: {text}")
+
+    def run(self) -> list[str]:
+        self._nodes()
+        self._children()
+        self._owners()
+        for kind, count in self.kinds.items():
+            if count > PER_KIND:
+                self.texts.append(f"{kind}: {count - PER_KIND} more")
+        return self.texts
+
+    def _nodes(self) -> None:
+        reader = self.reader
+        count = size = digest = 0
+        for path, data, raw, _ in scan_all(reader):
+            count += 1
+            size += len(path) + len(data or b"")
+            digest += node_digest(path, data, raw)
+            if len(raw) != stat.STAT_BYTES:
+                self.say("stat", f"{path} has one of {len(raw)} bytes")
+                continue
+            if stat.data_length(raw) != len(data or b""):
+                self.say("data length", f"{path} says {stat.data_length(raw)}")
+            self._owner(path, stat.owner(raw))
+            if count % SLICE == 0:
+                self.progress("tree", count, reader.node_count)
+        if count + 1 != reader.node_count:
+            self.say("count", f"{count} nodes, {reader.node_count - 1} were counted")
+        if size != reader.data_bytes:
+            self.say("bytes", f"{size}, {reader.data_bytes} were counted")
+        if reader.digest and digest & MASK != reader.digest:
+            self.say("digest", f"stored {reader.digest:x}, computed {digest & MASK:x}")
+
+    def _owner(self, path: str, owner: int) -> None:
+        if owner == 0:
+            return
+        if ephemeral.kind(owner, self.settings) == ephemeral.NORMAL:
+            sql, values = "SELECT 1 FROM ephemeral WHERE owner = ? AND path = ?", (owner, path)
+        else:
+            sql, values = "SELECT 1 FROM special WHERE owner = ? AND path = ?", (owner, path)
+        if self.reader.db.execute(sql, values).fetchone() is None:
+            self.say("owner index", f"lacks {path} of 0x{owner & MASK:x}")
+
+    def _children(self) -> None:
+        """Every parent exists and knows how many children it has."""
+        reader = self.reader
+        rows: Any = reader.db.execute(
+            "SELECT parent, count(*) FROM node WHERE name <> '' GROUP BY parent"
+        )
+        told = 0
+        for parent, count in rows:
+            node = reader.node(parent)
+            told += count
+            if node is None:
+                self.say("parent", f"{parent} is missing")
+            elif stat.num_children(node[1]) != count:
+                said = stat.num_children(node[1])
+                self.say("children", f"{parent or '/'} has {count}, its stat says {said}")
+        total: Any = reader.db.execute(
+            "SELECT count(*) FROM node WHERE substr(stat, 57, 4) <> x'00000000'"
+        ).fetchone()
+        parents: Any = reader.db.execute(
+            "SELECT count(DISTINCT parent) FROM node WHERE name <> ''"
+        ).fetchone()
+        if total[0] != parents[0]:
+            self.say("children", f"{total[0]} nodes claim some, {parents[0]} have some")
+
+    def _owners(self) -> None:
+        """Nothing stands in an index that is not a node."""
+        rows: Any = self.reader.db.execute(
+            "SELECT owner, path FROM ephemeral UNION ALL SELECT owner, path FROM special"
+        )
+        for owner, path in rows:
+            node = self.reader.node(path)
+            if node is None or stat.owner(node[1]) != owner:
+                self.say("owner index", f"has {path} of 0x{owner & MASK:x}, which is not there")
