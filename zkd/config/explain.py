@@ -16,6 +16,7 @@ from zkd.config.key import Action, Key
 from zkd.config.kinds import SECRET
 from zkd.config.loader import Examination
 from zkd.config.model import Config
+from zkd.config.pending import is_pending
 
 _HIDDEN = "***"
 _SECRET_NAME = re.compile(r"passw|secret|token$", re.IGNORECASE)
@@ -87,6 +88,8 @@ def _members(config: Config) -> Iterator[Row]:
 
 def what_zkd_does(key: Key) -> str:
     """Applied, ignored ... and the note that explains it."""
+    if key.action is not Action.REFUSE and is_pending(key):
+        return "read and checked; this version does not act on it yet"
     if key.action is Action.APPLY or (key.own and not key.note):
         return "applied"
     if key.action is Action.OWN:

@@ -21,7 +21,6 @@ from zkd.config.sections.own import OwnSettings
 from zkd.config.sections.quorum import QuorumSettings
 from zkd.config.sections.security import SecuritySettings
 from zkd.config.servers import Membership, ServerLine
-from zkd.tree.settings import TreeSettings
 
 FLUSH_BYTES_MAX = 16 * MIB
 LOG_WAL_BYTES_MAX = 4 * MIB
@@ -73,10 +72,6 @@ class Config(
         return self.autopurge_purge_interval > 0
 
     @property
-    def flush_interval_s(self) -> float:
-        return self.flush_interval / 1000
-
-    @property
     def flush_count(self) -> int | None:
         """Changes after which the tree is flushed at the latest, if the operator chose."""
         return self.snap_count if "snapCount" in self.raw else None
@@ -98,20 +93,6 @@ class Config(
         """Size of the log above which more rows are purged, if the operator chose."""
         told = self.txn_log_size_limit_bytes
         return told if told > 0 else None
-
-    @property
-    def tree(self) -> TreeSettings:
-        """What the znode tree needs to know."""
-        return TreeSettings(
-            digest_enabled=self.digest_enabled,
-            extended_types_enabled=self.extended_types_enabled,
-            emulate_353=self.emulate_353_ttl_nodes,
-            enforce_quota=self.enforce_quota,
-            skip_acl=self.skip_acl,
-            close_session_txn=self.close_session_txn_enabled,
-            reconfig_enabled=self.reconfig_enabled,
-            txn_max_bytes=self.jute_maxbuffer + self.jute_maxbuffer_extrasize,
-        )
 
     def four_letter_allowed(self, word: str, address: str) -> bool:
         """Whether a four-letter word may be sent from `address` (an IP address, else refused)."""

@@ -13,7 +13,10 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from zkd.config import keys
 from zkd.config.findings import Level
+from zkd.config.key import Action
+from zkd.config.pending import ENSEMBLE_ONLY, is_pending
 from zkd.config.reader import COMMAND_LINE, Settings
 from zkd.config.runtime import SOCKET_NAME_MAX, SOCKET_PATH_MAX, default_runtime_dir, short_enough
 from zkd.config.servers import Membership, faults
@@ -139,11 +142,26 @@ def check(settings: Settings, distributed: bool, has_client_address: bool) -> No
     _check_providers(settings)
     _check_dangers(settings)
     if distributed:
-        for key, attribute in (("initLimit", "init_limit"), ("syncLimit", "sync_limit")):
+        for key in ("initLimit", "syncLimit"):
             if key not in settings.raw:
                 what = f"{key} is not set, but there are several servers"
                 settings.add(Level.ERROR, key, what, f"add a line such as {key}=10")
-            del attribute
+    _check_pending(settings, distributed)
+
+
+def _check_pending(settings: Settings, distributed: bool) -> None:
+    """Tell what is asked for and not given: a silent difference would be found in an outage."""
+    names = []
+    for name in settings.raw:
+        key = keys.find(name)
+        if key is None or key.action in (Action.IGNORE, Action.REFUSE) or not is_pending(key):
+            continue
+        as_default = not key.is_pattern and settings.values.get(key.attribute) == key.default
+        if not as_default and (distributed or key.section != ENSEMBLE_ONLY):
+            names.append(name)
+    if names:
+        what = f"this version does not act on these keys yet: {', '.join(names)}"
+        settings.add(Level.WARNING, names[0], what)
 
 
 def _check_ports(settings: Settings, has_client_address: bool) -> None:
@@ -193,15 +211,21 @@ def _check_providers(settings: Settings) -> None:
         settings.add(Level.ERROR, "audit.impl.class", what, "write plugin:NAME for a zkd plugin")
 
 
+def _acts(name: str) -> bool:
+    """Whether the server acts on a key: there is no danger in one on which it does not."""
+    key = keys.find(name)
+    return key is not None and not is_pending(key)
+
+
 def _check_dangers(settings: Settings) -> None:
     values = settings.values
-    if not values.get("force_sync", True):
+    if not values.get("force_sync", True) and _acts("forceSync"):
         what = "forceSync=no: writes that were answered are lost when the machine loses power"
         settings.add(Level.DANGER, "forceSync", what, "remove the line")
     if values.get("skip_acl", False):
         what = "skipACL=yes: no ACL is checked; everybody may read, change and delete everything"
         settings.add(Level.DANGER, "skipACL", what, "remove the line")
-    if values.get("snapshot_trust_empty", False):
+    if values.get("snapshot_trust_empty", False) and _acts("snapshot.trust.empty"):
         what = "snapshot.trust.empty=true hides the loss of snapshots"
         settings.add(Level.DANGER, "snapshot.trust.empty", what, "remove it after the migration")
     data_dir = values.get("data_dir")

@@ -12,85 +12,17 @@ import pytest
 from click.testing import CliRunner
 
 from zkd.cli.config import config as command
-from zkd.config import Config, keys, load
+from zkd.config import Config, Level, keys, load
 from zkd.config.document import differences, markdown, sample
 from zkd.config.key import Action
+from zkd.config.pending import is_pending
 from zkd.config.resolve import BUILT_IN_PROVIDERS
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "configuration.md"
 SAMPLE = ROOT / "conf" / "standalone.cfg"
 
-REFERENCE = """
-4lw.commands.whitelist DigestAuthenticationProvider.digestAlg DigestAuthenticationProvider.enabled
-DigestAuthenticationProvider.superDigest IPAuthenticationProvider.usexforwardedfor
-SASLAuthenticationProvider.superPassword X509AuthenticationProvider.superUser admin.commandURL
-admin.enableServer admin.forceHttps admin.httpVersion admin.idleTimeout admin.needClientAuth
-admin.portUnification admin.rateLimiterIntervalInMS admin.restore.enabled admin.serverAddress
-admin.serverPort admin.snapshot.enabled allowSaslFailedClients audit.enable audit.impl.class
-authProvider.1 autopurge.purgeInterval autopurge.snapRetainCount bitHashCacheSize client.certReload
-client.portUnification client.secure clientCnxnSocket clientPort clientPortAddress
-clientPortListenBacklog clientTcpKeepAlive closeSessionTxn.enabled cnxTimeout commitLogCount
-commitProcessor.maxCommitBatchSize commitProcessor.maxReadBatchSize
-commitProcessor.numWorkerThreads commitProcessor.shutdownTimeout connectToLearnerMasterLimit
-connection_throttle_decrease_ratio connection_throttle_drop_decrease
-connection_throttle_drop_increase connection_throttle_fill_count connection_throttle_fill_time
-connection_throttle_freeze_time connection_throttle_global_session_weight
-connection_throttle_local_session_weight connection_throttle_renew_session_weight
-connection_throttle_tokens connection_throttle_weight_enabled dataDir dataLogDir datadir.autocreate
-db.autocreate digest.enabled disableAutoWatchReset dynamicConfigFile electionAlg
-electionPortBindRetry emulate353TTLNodes enableEagerACLCheck enforce.auth.enabled
-enforce.auth.schemes enforceQuota ensembleAuthName extendedTypesEnabled
-fastleader.maxNotificationInterval fastleader.minNotificationInterval fips-mode flushDelay
-follower.nodelay follower.skipLearnerRequestToNextProcessor forceSnapshotSync forceSync
-forward_learner_requests_to_commit_processor_disabled fsync.warningthresholdms
-globalOutstandingLimit hostProvider.dnsSrvRefreshIntervalSeconds initLimit
-intBufferStartingSizeBytes java.security.auth.login.config jmx.log4j.disable jmx.log4j.mbean
-jute.maxbuffer jute.maxbuffer.extrasize jvm.pause.info-threshold.ms jvm.pause.monitor
-jvm.pause.sleep.time.ms jvm.pause.warn-threshold.ms kerberos.canonicalizeHostNames
-kerberos.minReLoginTimeMs kerberos.removeHostFromPrincipal kerberos.removeRealmFromPrincipal kinit
-largeRequestMaxBytes largeRequestThreshold leader.ackLoggingFrequency leader.closeSocketAsync
-leader.maxConcurrentDiffSyncs leader.maxConcurrentSnapSyncs leader.maxTimeToWaitForEpoch
-leader.nodelay leaderConnectDelayDuringRetryMs leaderServes learner.asyncSending
-learner.closeSocketAsync letAnySaslUserDoX localSessionsEnabled localSessionsUpgradingEnabled
-maxBatchSize maxClientCnxns maxCnxns maxGetChildrenResponseCacheSize maxInProcessingDeadWatchers
-maxResponseCacheSize maxSessionTimeout maxWriteQueuePollTime messageTracker.BufferSize
-messageTracker.Enabled metricsProvider.className metricsProvider.exportJvmInfo
-metricsProvider.httpHost metricsProvider.httpPort metricsProvider.httpVersion
-metricsProvider.httpsPort metricsProvider.maxQueueSize metricsProvider.numWorkerThreads
-metricsProvider.prometheusMetricsSummaryRotateIntervalSeconds metricsProvider.ssl.ciphersuites
-metricsProvider.ssl.enabledProtocols metricsProvider.ssl.keyStore.location
-metricsProvider.ssl.need.client.auth metricsProvider.ssl.want.client.auth
-metricsProvider.workerShutdownTimeoutMs minSessionTimeout multiAddress.enabled
-multiAddress.reachabilityCheckEnabled multiAddress.reachabilityCheckTimeoutMs
-netty.advancedFlowControl.enabled netty.server.earlyDropSecureConnectionHandshakes
-netty.server.outstandingHandshake.limit nio.directBufferBytes nio.numSelectorThreads
-nio.numWorkerThreads nio.sessionlessCnxnTimeout nio.shutdownTimeout observer.election.DelayMs
-observer.reconnectDelayMs observer.syncEnabled observerMaster.sizeLimit observerMasterPort
-oraclePath pathStats.delay pathStats.enabled pathStats.initialDelay pathStats.maxDepth
-pathStats.sampleRate pathStats.slotCapacity pathStats.slotDuration pathStats.topPathMax peerType
-portUnification preAllocSize quorum.auth.enableSasl quorum.auth.kerberos.servicePrincipal
-quorum.auth.learner.saslLoginContext quorum.auth.learnerRequireSasl
-quorum.auth.server.saslLoginContext quorum.auth.serverRequireSasl quorum.cnxn.threads.size
-quorumCnxnTimeoutMs quorumListenOnAllIPs readonlymode.enabled reconfigEnabled request.timeout
-request_stale_connection_check request_stale_latency_check request_throttle_drop_stale
-request_throttle_max_requests request_throttle_stall_time request_throttler.shutdownTimeout
-requireKerberosConfig sasl.client sasl.client.username sasl.clientconfig sasl.serverconfig
-secureClientPort secureClientPortAddress security.auth_to_local
-serializeLastProcessedZxid.enabled server.principal server.realm serverCnxnFactory
-sessionRequireClientSASLAuth shuffleDnsResponse skipACL snapCount snapSizeLimitInKb
-snapshot.compression.method snapshot.trust.empty snapshotSizeFactor ssl.allowReverseDnsLookup
-ssl.authProvider ssl.ciphersuites ssl.clientAuth ssl.clientHostnameVerification
-ssl.context.supplier.class ssl.crl ssl.enabledProtocols ssl.handshakeDetectionTimeoutMillis
-ssl.hostnameVerification ssl.keyStore.location ssl.keyStore.password ssl.keyStore.passwordPath
-ssl.keyStore.type ssl.ocsp ssl.protocol ssl.quorum.clientAuth ssl.quorum.keyStore.location
-ssl.quorum.trustStore.passwordPath ssl.sslProvider ssl.trustStore.location ssl.trustStore.type
-sslQuorum sslQuorumReloadCertFiles standaloneEnabled superUser superUser.2 syncEnabled syncLimit
-tcpKeepAlive throttled_op_wait_time tickTime txnLogSizeLimitInKb watchManagerName
-watcherCleanIntervalInSeconds watcherCleanThreadsNum watcherCleanThreshold
-znode.container.checkIntervalMs znode.container.maxNeverUsedIntervalMs
-znode.container.maxPerMinute
-""".split()
+REFERENCE = (Path(__file__).parent / "reference_keys.txt").read_text().split()
 
 
 @pytest.mark.parametrize("name", REFERENCE)
@@ -178,6 +110,61 @@ def test_the_sample_starts_a_standalone_server_and_shows_the_defaults(tmp_path: 
         if field.name not in left_out:
             expected, found = getattr(config, field.name), getattr(everything, field.name)
             assert found == expected, field.name
+
+
+ACTED_ON_HERE = frozenset(
+    """secure_client_port_address pre_alloc_bytes snap_count snap_size_limit_bytes
+    txn_log_size_limit_bytes autopurge_purge_interval peer_type dynamic_config_file
+    standalone_enabled multi_address_enabled four_letter_loopback_whitelist
+    four_letter_loopback_networks plugin_settings""".split()  # noqa: SIM905
+)
+"""Attributes that `zkd.config` itself turns into what the server reads."""
+
+
+def sources() -> str:
+    """The code that may read the configuration."""
+    found = [*(ROOT / "zkd").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]
+    left_out = (ROOT / "zkd" / "config", ROOT / "zkd" / "server" / "limits.py")
+    return "\n".join(
+        path.read_text() for path in found if not any(path.is_relative_to(out) for out in left_out)
+    )
+
+
+def used_limits(code: str) -> str:
+    """The source of those classes of limits.py that the code uses."""
+    text = (ROOT / "zkd" / "server" / "limits.py").read_text()
+    classes = re.split(r"(?m)^class ", text)[1:]
+    names = {one: re.split(r"[(:]", one)[0] for one in classes}
+    used = [one for one, name in names.items() if re.search(rf"\b{name}\b", code)]
+    inner = [one for one, name in names.items() if any(f"{name}.of(" in other for other in used)]
+    return "".join(used + inner)
+
+
+def test_what_is_not_acted_on_yet_is_said() -> None:
+    """Whoever makes the server read a key removes it from zkd/config/pending.py."""
+    code = sources()
+    everywhere = code + used_limits(code)
+    silent, stale = [], []
+    for key in keys.TABLE:
+        if not key.attribute or key.action is Action.REFUSE or key.attribute in ACTED_ON_HERE:
+            continue
+        leaf, name = re.escape(key.attribute), re.escape(key.name.rstrip("*"))
+        tail = re.escape(key.name.partition(".")[2] or key.name)
+        read = re.search(rf"""\.{leaf}\b|["']{leaf}["']|"{name}|PREFIX \+ "{tail}""", everywhere)
+        if not is_pending(key) and not read:
+            silent.append(key.name)
+        if is_pending(key) and re.search(rf"\b(config|settings)\.{leaf}\b", everywhere):
+            stale.append(key.name)
+    assert silent == [], "nobody reads these: add them to pending.py"
+    assert stale == [], "these are read: remove them from pending.py"
+
+
+def test_a_key_that_is_not_acted_on_yet_warns_unless_it_says_the_default(tmp_path: Path) -> None:
+    told = {"dataDir": str(tmp_path), "pathStats.delay": "9", "forceSync": "no", "flushDelay": "0"}
+    [warning] = load(None, {**told, "initLimit": "5"}).warnings
+    words = "this version does not act on these keys yet: pathStats.delay, forceSync"
+    assert warning.what == words
+    assert warning.level is Level.WARNING
 
 
 def run(*arguments: str, status: int = 0) -> str:

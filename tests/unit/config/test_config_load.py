@@ -102,7 +102,7 @@ def test_units_in_attributes(tmp_path: Path) -> None:
     assert config.autopurge_purge_interval == 2 * 3600 * 1000
     assert config.path_stats_slot_duration == 15_000
     assert config.cache_bytes == 64 * 1024 * 1024
-    assert (config.flush_interval, config.flush_interval_s) == (5000, 5.0)
+    assert config.flush_interval == 5000
 
 
 def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
@@ -232,7 +232,10 @@ def test_a_key_of_the_java_server_is_told_once_and_ignored(tmp_path: Path, line:
         ("largeRequestThreshold=0", Level.WARNING, "taken as -1"),
     ],
 )
-def test_doubtful_values_are_told(tmp_path: Path, line: str, level: Level, words: str) -> None:
+def test_doubtful_values_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, level: Level, words: str
+) -> None:
+    monkeypatch.setattr("zkd.config.pending.PENDING", ())
     [finding] = findings(tmp_path, line + "\n")
     assert finding.level is level
     assert words in finding.what
@@ -299,13 +302,11 @@ def test_patterns_become_mappings(tmp_path: Path) -> None:
     assert config.raw["authProvider.ldap"] == "plugin:ldap"
 
 
-def test_storage_and_tree_find_what_they_ask_for(tmp_path: Path) -> None:
-    config = loaded(tmp_path, "snapCount=500\nautopurge.purgeInterval=0\nenforceQuota=true\n")
+def test_storage_finds_what_it_asks_for(tmp_path: Path) -> None:
+    config = loaded(tmp_path, "snapCount=500\nautopurge.purgeInterval=0\n")
     assert config.flush_count == 500
     assert loaded(tmp_path, "").flush_count is None
     assert not config.purge
-    assert config.tree.enforce_quota
-    assert config.tree.txn_max_bytes == 2 * 0xFFFFF
     small = loaded(tmp_path, "snapSizeLimitInKb=1024\npreAllocSize=1024\ntxnLogSizeLimitInKb=10\n")
     assert (small.flush_bytes, small.log_wal_bytes) == (1 << 20, 1 << 20)
     assert small.log_retain_bytes == 10 * 1024
@@ -343,7 +344,7 @@ def test_a_member_of_an_ensemble(tmp_path: Path) -> None:
     assert config.my_id == 1
     assert list(config.servers) == [1, 2, 3]
     assert config.listen_port == 2181
-    assert {warning.key for warning in config.warnings} <= {"dataDir"}  # it may lie below /tmp
+    assert not any("server" in warning.what for warning in config.warnings)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +389,8 @@ def test_the_client_port_of_the_servers_own_line(tmp_path: Path) -> None:
 
 def test_two_different_client_ports_are_refused(tmp_path: Path) -> None:
     extra = "clientPort=2181\nserver.4=zoo4:1:2;2184\n"
-    assert "clientPort says *:2181, line server.4 says" in told(ensemble(tmp_path, extra, my_id="4"))
+    words = told(ensemble(tmp_path, extra, my_id="4"))
+    assert "clientPort says *:2181, line server.4 says" in words
 
 
 def test_several_addresses(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ A = PeerAddress("a", 2888, 3888)
             ServerLine(1, (A,), "observer", Endpoint("::1", 2181)),
         ),
         (
-            "a:2888:3888;2181;2281",
-            ServerLine(1, (A,), "participant", Endpoint("0.0.0.0", 2181), Endpoint("0.0.0.0", 2281)),
+            "a:2888:3888;2181;h:2281",
+            ServerLine(1, (A,), "participant", Endpoint("0.0.0.0", 2181), Endpoint("h", 2281)),
         ),
         (
             "a:2888:3888;;b:2281",

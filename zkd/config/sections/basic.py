@@ -111,7 +111,7 @@ class BasicSettings:
         apache="0 (off)", minimum=0, reloadable=True,
     )
     snapshot_compression_method: str = setting(
-        "snapshot.compression.method", choice("", "gz", "snappy", "zstd", "checked"), "",
+        "snapshot.compression.method", choice("", "gz", "snappy", "zstd"), "",
         "How snapshots in Apache ZooKeeper's format are compressed.",
     )
     snapshot_trust_empty: bool = setting(

@@ -33,12 +33,12 @@ class OwnSettings:
         minimum=0, reloadable=True,
     )
     reserve_bytes: int = own(
-        "reserve.bytes", BYTES, 32 * MIB,
+        "reserve.bytes", BYTES, 8 * MIB,
         "Disk space kept back, given up when the disk is full so that the server can finish.",
         minimum=0,
     )
     flush_interval: int = own(
-        "flush.interval", duration(), 2000,
+        "flush.interval", duration(), 1000,
         "Longest time that a committed change waits before it is written to the tree's database.",
         minimum=10, reloadable=True,
     )
