@@ -34,6 +34,9 @@ PERCENTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999
 
 _EMPTY: Final = (0, 0, 0, 0, ())
 _UNFIT: Final = re.compile(r"[\s\x00-\x1f\x7f]")
+"""What no key of a set may bring into a line; zkd's own keep to letters, digits, `_`, `.`, `-`."""
+
+_UNFIT_OWN: Final = re.compile(r"[^A-Za-z0-9_.\-]+")
 
 
 def mntr_lines(merged: Dump, head: Sequence[tuple[str, str]] = ()) -> str:
@@ -54,8 +57,9 @@ def flatten(merged: Dump) -> Iterator[tuple[str, Number]]:
         if spec.hidden:
             continue
         if spec.kind in SETS:
+            unfit = _UNFIT_OWN if spec.own else _UNFIT
             for key, value in sorted(merged.get(spec.name, {}).items()):
-                yield from _lines(spec, f"{_UNFIT.sub('_', key)}_{spec.name}", value)
+                yield from _lines(spec, f"{unfit.sub('_', key)}_{spec.name}", value)
         elif (value := _value(spec, merged)) is not None:
             yield from _lines(spec, spec.name, value)
 
