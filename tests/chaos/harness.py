@@ -224,4 +224,5 @@ async def run(
         await load.stop()
     outcome.violations += check(history, without=without)
     outcome.violations += unhealed(history, bounds.reconnect_s)
+    outcome.violations += [Violation("log", line, 0) for line in server.complaints()]
     return outcome

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,8 @@ SETTINGS: dict[str, str] = {
 }
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
+_ERROR = re.compile(r"^\S+ (ERROR|CRITICAL) |^Traceback ")
+_KILLED = re.compile(r" process\.died .*status=-9\b")
 
 
 class ServerFailed(Exception):
@@ -113,10 +116,11 @@ class Server:
         try:
             async with asyncio.timeout(1.0):
                 reader, writer = await asyncio.open_connection(*self.address)
-                writer.write(b"srvr")
-                text = await reader.read()
-                writer.close()
-                return b"Mode:" in text
+                try:
+                    writer.write(b"srvr")
+                    return b"Mode:" in await reader.read()
+                finally:
+                    writer.transport.abort()
         except (OSError, TimeoutError):
             return False
 
@@ -143,6 +147,10 @@ class Server:
         except subprocess.TimeoutExpired:
             self.kill_all()
             raise ServerFailed(f"{self.kind} did not stop on SIGTERM\n{self.tail()}") from None
+
+    def complaints(self) -> list[str]:
+        """What the log says went wrong beyond the faults that were done to it."""
+        return []
 
     def tail(self, characters: int = 3000) -> str:
         """The end of its log."""
@@ -184,6 +192,13 @@ class Zkd(Server):
 
     def processes(self) -> dict[str, int]:
         return nemesis.processes(self.root) if self.alive else {}
+
+    def complaints(self) -> list[str]:
+        """Errors in the log, but for deaths by SIGKILL: those were done to it."""
+        if not self.log.exists():
+            return []
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [line for line in lines if _ERROR.search(line) and not _KILLED.search(line)]
 
 
 @contextlib.contextmanager
