@@ -20,11 +20,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "storage"))
 
-from storage_model import effects_of  # noqa: E402
+from storage_model import effects_of
 
-from zkd.storage.engine import Engine, StorageSettings  # noqa: E402
-from zkd.storage.reader import open_tree  # noqa: E402
-from zkd.tree.effects import CHANGED, CREATED, STAT  # noqa: E402
+from zkd.storage.engine import Engine, StorageSettings
+from zkd.storage.reader import open_tree
+from zkd.tree.effects import CHANGED, CREATED, STAT
 
 BODY = 160
 STAT_STRUCT = struct.Struct(">qqqqiiiqiiq")

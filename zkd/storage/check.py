@@ -2,7 +2,8 @@
 
 The log: every row against the chain, consecutive zxids, its end against the mark. The tree:
 SQLite's own structure, every node's parent, child count and data length, the indexes of owners,
-the counts, and the digest over all nodes. (A digest covers paths, data and stats, not ACLs.)
+the counts, and the digest over all nodes. A digest
+covers paths, data and stats; ACLs and what lies below /zookeeper/ have no checksum.
 Each file is read in short transactions or one snapshot, memory does not grow with the tree.
 """
 
@@ -56,7 +57,7 @@ def check(
     findings: list[Finding] = []
     try:
         log = LogReader(log_path)
-    except (apsw.Error, OperatorError) as e:
+    except (apsw.Error, OperatorError, UnicodeDecodeError) as e:
         return [Finding(str(log_path), f"cannot be read: {e}")]
     meta: LogMeta | None = None
     try:
@@ -64,7 +65,7 @@ def check(
         findings += _check_log_beside(log, meta, log_dir, progress)
     except OperatorError as e:
         findings.append(Finding(str(log_path), e.what))
-    except apsw.Error as e:
+    except (apsw.Error, UnicodeDecodeError) as e:
         findings.append(Finding(str(log_path), f"cannot be read: {e}"))
     finally:
         log.close()
@@ -122,11 +123,11 @@ def check_tree_file(
         reader = TreeReader(path, tree_id=tree_id)
     except OperatorError as e:
         return [Finding(where, e.what)]
-    except apsw.Error as e:
+    except (apsw.Error, UnicodeDecodeError) as e:
         return [Finding(where, f"cannot be read: {e}")]
     try:
         texts = _structure(reader.db) or _TreeCheck(reader, settings, progress).run()
-    except apsw.Error as e:
+    except (apsw.Error, UnicodeDecodeError) as e:
         texts = [f"cannot be read: {e}"]
     finally:
         reader.close()

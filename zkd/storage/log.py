@@ -25,7 +25,7 @@ from zkd import failpoints
 from zkd.errors import OperatorError
 from zkd.storage import database
 from zkd.storage.errors import LogCorrupt
-from zkd.storage.schema import FORMAT, LOG_SCHEMA, PUT_META, put_meta, read_meta
+from zkd.storage.schema import FORMAT, LOG_SCHEMA, PUT_META, put_meta, read_meta, require
 
 LOG_NAME = "log.db"
 READ_SLICE = 256
@@ -61,6 +61,11 @@ class LogMeta:
                 f"not a log of this version of zkd (format {found.get('format')!r})",
                 str(path),
                 "use the version of zkd that wrote it, or `zkd import`",
+            )
+        require(db, LOG_SCHEMA, path)
+        if not all(isinstance(v, int) for k, v in known.items() if k != "id"):
+            raise OperatorError(
+                "the table meta is damaged", str(path), "`zkd restore` from a snapshot"
             )
         return cls(**known)  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from zkd.storage import database
 from zkd.storage.errors import TreeDamaged
-from zkd.storage.schema import FORMAT, join, read_meta, unsigned
+from zkd.storage.schema import TreeMeta, join
 
 Node = tuple[bytes | None, bytes, bytes | None]
 """data, raw stat, acl."""
@@ -73,19 +73,13 @@ class TreeReader:
             )
 
     def _read_meta(self) -> None:
-        meta = read_meta(self.db)
-        if meta.get("format") != FORMAT:
-            raise TreeDamaged(
-                f"not a tree of this version of zkd (format {meta.get('format')!r})",
-                str(self.path),
-                "use the version of zkd that wrote it",
-            )
-        self.id = bytes(meta["id"])  # type: ignore[arg-type]
-        self.generation = int(meta["generation"])
-        self.zxid = int(meta["zxid"])
-        self.digest = unsigned(int(meta["digest"]))
-        self.node_count = int(meta["node_count"])
-        self.data_bytes = int(meta["data_bytes"])
+        meta = TreeMeta.read(self.db, self.path)
+        self.id = meta.id
+        self.generation = meta.generation
+        self.zxid = meta.zxid
+        self.digest = meta.digest
+        self.node_count = meta.node_count
+        self.data_bytes = meta.data_bytes
 
     def refresh(self) -> int:
         """Move to the newest snapshot; its zxid. What was handed out before stays as it was."""

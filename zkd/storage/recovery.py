@@ -60,7 +60,7 @@ def explained(path: Path, mend: str) -> Iterator[None]:
     """SQLite's refusal to read a file, as an error for the operator."""
     try:
         yield
-    except (apsw.CorruptError, apsw.NotADBError) as e:
+    except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError) as e:
         raise TreeDamaged(f"the file is damaged: {e}", str(path), mend) from e
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as e:
         raise OperatorError(

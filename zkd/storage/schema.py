@@ -11,9 +11,13 @@ second name "/" for the root): a fresh tree has 5 nodes and 44 bytes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import apsw
+
+from zkd.storage.errors import TreeDamaged
 
 FORMAT = 1
 
@@ -82,6 +86,51 @@ def read_meta(db: apsw.Connection) -> dict[str, int | str | bytes]:
         return {}
     rows: list[Any] = db.execute("SELECT key, value FROM meta").fetchall()
     return dict(rows)
+
+
+def require(db: apsw.Connection, schema: str, path: Path) -> None:
+    """The file has just these tables; TreeDamaged otherwise."""
+    wanted = {part.strip() for part in schema.split(";") if part.strip()}
+    rows: Any = db.execute("SELECT sql FROM sqlite_schema")
+    if {sql for (sql,) in rows} != wanted:
+        raise TreeDamaged(
+            "the tables are not those of this version of zkd",
+            str(path),
+            "`zkd check` says more; `zkd restore` from a snapshot",
+        )
+
+
+@dataclass(frozen=True)
+class TreeMeta:
+    """What a tree says about itself, in the transaction of its nodes."""
+
+    id: bytes
+    generation: int
+    zxid: int
+    digest: int
+    """Unsigned; 0 is unknown."""
+    node_count: int
+    data_bytes: int
+
+    @classmethod
+    def read(cls, db: apsw.Connection, path: Path) -> TreeMeta:
+        """From an open tree; TreeDamaged if it is none of ours."""
+        found: dict[str, Any] = dict(read_meta(db))
+        if found.get("format") != FORMAT or not isinstance(found.get("id"), bytes):
+            raise TreeDamaged(
+                f"not a tree of this version of zkd (format {found.get('format')!r})",
+                str(path),
+                "use the version of zkd that wrote it, or `zkd restore` from a snapshot",
+            )
+        require(db, TREE_SCHEMA, path)
+        names = ("generation", "zxid", "digest", "node_count", "data_bytes")
+        numbers: list[Any] = [found.get(name) for name in names]
+        if not all(isinstance(number, int) for number in numbers):
+            raise TreeDamaged(
+                "the table meta is damaged", str(path), "`zkd restore` from a snapshot"
+            )
+        generation, zxid, digest, node_count, data_bytes = numbers
+        return cls(found["id"], generation, zxid, unsigned(digest), node_count, data_bytes)
 
 
 def put_meta(db: apsw.Connection, values: dict[str, int | bytes | str]) -> None:

@@ -28,7 +28,7 @@ import apsw
 from zkd import failpoints
 from zkd.storage import database
 from zkd.storage.changes import Changes
-from zkd.storage.schema import put_meta, read_meta, signed, unsigned
+from zkd.storage.schema import TreeMeta, put_meta, signed
 from zkd.storage.settings import StorageSettings
 from zkd.tree import ephemeral
 from zkd.tree.effects import ACL, CREATED, DELETED, STAT, Effect
@@ -76,13 +76,13 @@ class TreeWriter:
         self.wal_frames = 0
         self.db.set_wal_hook(self._wal_hook)
         self._checkpointer: apsw.Connection | None = None
-        meta = read_meta(self.db)
-        self.id = bytes(meta["id"])  # type: ignore[arg-type]
-        self.generation = int(meta["generation"])
-        self.zxid = int(meta["zxid"])
-        self.digest = unsigned(int(meta["digest"]))
-        self.node_count = int(meta["node_count"])
-        self.data_bytes = int(meta["data_bytes"])
+        meta = TreeMeta.read(self.db, path)
+        self.id = meta.id
+        self.generation = meta.generation
+        self.zxid = meta.zxid
+        self.digest = meta.digest
+        self.node_count = meta.node_count
+        self.data_bytes = meta.data_bytes
         self.synced = self.zxid
         """The zxid that the disk holds whatever happens: log rows up to it may go."""
         self.turn = 0

@@ -48,7 +48,7 @@ class _File(apsw.VFSFile):
         self._name = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
         super().__init__("", name, flags)
 
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+    def xWrite(self, data: bytes, offset: int) -> None:
         if self._faults.strikes("write", self._name):
             if self._faults.action == "full":
                 raise apsw.FullError("a full disk, by the test")
@@ -57,7 +57,7 @@ class _File(apsw.VFSFile):
             raise apsw.IOError("a failed write, by the test")
         super().xWrite(data, offset)
 
-    def xSync(self, flags: int) -> None:  # noqa: N802
+    def xSync(self, flags: int) -> None:
         if self._faults.strikes("sync", self._name):
             raise apsw.IOError("a failed fsync, by the test")
         super().xSync(flags)
@@ -68,7 +68,7 @@ class _Vfs(apsw.VFS):
         self._faults = faults
         super().__init__(name, "")
 
-    def xOpen(self, name: apsw.URIFilename | str | None, flags: list[int]) -> _File:  # noqa: N802
+    def xOpen(self, name: apsw.URIFilename | str | None, flags: list[int]) -> _File:
         return _File(self._faults, name, flags)
 
 

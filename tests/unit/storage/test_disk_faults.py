@@ -174,12 +174,16 @@ def test_a_failing_checkpoint_of_the_log_ends_the_engine(
 ) -> None:
     engine, model, acked = started(tmp_path)
     faults.arm(op, "log.db", "eio")
-    with pytest.raises(LogFailed):
+
+    def load() -> None:
         for i in range(200):
             batch = [model.create(f"/c{i}", b"y" * 3000)]
             engine.append(batch)
-            acked += batch
+            acked.extend(batch)
             settle(engine)
+
+    with pytest.raises(LogFailed):
+        load()
     faults.disarm()
     engine.close()
     engine = open_engine(tmp_path, ON_FAULTY)
