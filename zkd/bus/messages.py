@@ -38,11 +38,11 @@ OPEN = 5
 TXNS = 6
 """(TXNS, incarnation, seq, [txn]): one drained batch, the same bytes to storage and front-ends."""
 BEGIN = 7
-"""(BEGIN, incarnation, peer_life, durable, seq, alone, deadline, accepting, forget, pending): what a
-front-end holds above durable is dropped, pending = [txn] takes its place; the next TXNS has the
+"""(BEGIN, incarnation, peer_life, durable, seq, alone, deadline, accepting, forget, pending): what
+a front-end holds above durable is dropped, pending = [txn] takes its place; the next TXNS has the
 number seq. forget: unanswered requests will never be answered; close their connections."""
 ANSWERS = 8
-"""(ANSWERS, incarnation, seq, [(conn, xid, after_zxid, kind, payload)]): no transaction was needed."""
+"""(ANSWERS, incarnation, seq, [(conn, xid, after_zxid, kind, payload)]): without a transaction."""
 GRANT = 9
 """(GRANT, incarnation, deadline, accepting): serve until this instant of CLOCK_MONOTONIC."""
 CLOSE_CONN = 10
@@ -52,10 +52,10 @@ REJOIN = 11
 OPENED = 12
 """(OPENED, peer_life, incarnation, durable, tree_zxid, generation)."""
 DURABLE = 13
-"""(DURABLE, incarnation, seq, durable, tree_zxid, turn): readers of the tree should move on when turn
-has changed."""
+"""(DURABLE, incarnation, seq, durable, tree_zxid, turn): readers of the tree should move on when
+turn has changed."""
 FAILED = 14
-"""(FAILED, peer_life, incarnation, durable, reason): nothing more is accepted in this incarnation."""
+"""(FAILED, peer_life, incarnation, durable, reason): this incarnation accepts nothing more."""
 QUERY = 15
 """(QUERY, ident, what, reply_to): reply_to = (name, life)."""
 REPLY = 16

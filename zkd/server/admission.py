@@ -22,9 +22,7 @@ class Admission:
 
     def __init__(self, config: Config) -> None:
         self.counter = ConnectionCounter(config)
-        self.throttle = ConnectionThrottle(
-            config, _now_ms(), random.random, share=config.frontends
-        )
+        self.throttle = ConnectionThrottle(config, _now_ms(), random.random, share=config.frontends)
         self._others: dict[str, Mapping[str, int]] = {}
         self._told: dict[str, int] = {}
 

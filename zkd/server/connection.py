@@ -1,4 +1,4 @@
-"""One client's connection: framing, the handshake, the order of replies, and the fast way of a read.
+"""One client's connection: framing, the handshake, the order of replies, the fast way of a read.
 
 Replies leave in the order of the requests. A write goes to the peer at once and its place in the
 order is kept in `pending`; a read that comes behind an unanswered write waits there too, so that it
@@ -16,8 +16,7 @@ from struct import error as StructError
 from typing import TYPE_CHECKING, Any, Final
 
 from zkd.bus.messages import GONE, NEW_SESSION, REATTACH
-from zkd.jute.protocol import Op
-from zkd.plugins.api import Origin
+from zkd.jute.protocol import Err, Op
 from zkd.server import operations, replies
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ _HELLO: Final = Struct(">iqiq")
 
 NEW, STARTING, OPEN, HELD, CLOSING, CLOSED, WORD = range(7)
 SENT, DEFERRED, BUSY = range(3)
-"""States of a pending request: at the peer; a read that waits for its turn; being worked on here."""
+"""States of a pending request: at the peer; a read that waits its turn; being worked on here."""
 
 WORDS: Final = frozenset(
     b"ruok srvr stat cons crst srst conf envi dirs dump wchs wchc wchp isro gtmk stmk hash mntr"
@@ -46,15 +45,15 @@ WRITES: Final = frozenset(
 )  # fmt: skip
 """What goes to the peer, in the client's order (sync has no transaction but waits its turn)."""
 OUT_LIMIT_BYTES = 64 << 20
-"""A client that takes its replies and events so slowly that more than this waits for it is closed."""
+"""A client so slow to take its replies and events that more than this waits for it is closed."""
 
 
 class Connection(asyncio.Protocol):
     """See the module's text."""
 
     __slots__ = (
-        "address", "admitted", "buffer", "established", "fe", "has_read_only", "heard", "identities",
-        "last_op", "last_response", "last_xid", "last_zxid", "latency_max", "latency_min",
+        "address", "admitted", "buffer", "established", "fe", "has_read_only", "heard",
+        "identities", "last_op", "last_response", "last_xid", "last_zxid", "latency_max", "latency_min",
         "latency_sum", "needed", "number", "out", "password", "pending", "read_only", "received",
         "sent", "session", "state", "timeout_ms", "transport", "watching", "write_paused",
     )  # fmt: skip
@@ -124,7 +123,7 @@ class Connection(asyncio.Protocol):
             return
         fe = self.fe
         now = monotonic()
-        if now > fe.deadline:
+        if now > fe.stream.deadline:
             fe.lapsed()
             return
         self.heard = now
@@ -147,8 +146,9 @@ class Connection(asyncio.Protocol):
     def _frames(self, data: bytes) -> None:
         """Handle all whole frames of data; keep the rest."""
         fe = self.fe
-        hot = fe.hot
-        zx = fe.zx
+        served = fe.served
+        hot = served.hot
+        zx = served.zx
         out = self.out
         pending = self.pending
         size_max = fe.frame_max
@@ -179,11 +179,12 @@ class Connection(asyncio.Protocol):
         if count:
             self.received += count
             self.last_xid = xid
-            fe.packets_received += count
+            metrics = fe.metrics
+            metrics.packets_received += count
             fast = count - slow
             if fast:
                 self.sent += fast
-                fe.fast_reads += fast
+                metrics.fast_reads += fast
                 self.last_op = "GETD"
         if self.state == CLOSED:
             return
@@ -248,7 +249,9 @@ class Connection(asyncio.Protocol):
             return
         length = int.from_bytes(word, "big", signed=True)
         if length < 0 or length > self.fe.frame_max:
-            reason = "http.request" if word in (b"GET ", b"POST", b"HEAD", b"PUT ") else "frame.length"
+            reason = (
+                "http.request" if word in (b"GET ", b"POST", b"HEAD", b"PUT ") else "frame.length"
+            )
             if word[:2] == b"\x16\x03":
                 reason = "tls.on_plain_port"
             self.refuse(reason, length=length)
@@ -277,13 +280,13 @@ class Connection(asyncio.Protocol):
         self.read_only = rest[:1] not in (b"", b"\0")
         if not fe.admit(self, session):
             return
-        if last_zxid > fe.applied:
+        if last_zxid > fe.served.applied:
             if fe.others and last_zxid <= fe.board_max():
                 fe.wait_for_zxid(last_zxid, lambda: self._start(session, timeout_ms))
                 self.state = STARTING
                 return
             self.fe.log.info(
-                "client.ahead", client=self.peer, seen=hex(last_zxid), ours=hex(fe.applied)
+                "client.ahead", client=self.peer, seen=hex(last_zxid), ours=hex(fe.served.applied)
             )
             self.close("client has seen a later zxid")
             return
@@ -338,7 +341,7 @@ class Connection(asyncio.Protocol):
     def reply(self, xid: int, err: int, body: bytes = b"") -> None:
         """Queue a reply at the present zxid; it leaves with the next flush."""
         self.sent += 1
-        self.out += (replies.header(len(body), xid, self.fe.applied, err), body)
+        self.out += (replies.header(len(body), xid, self.fe.served.applied, err), body)
 
     def complete(self, txn: tuple[Any, ...], now: float) -> None:
         """The transaction of the oldest request is applied: answer, then what waited behind it."""
@@ -351,7 +354,7 @@ class Connection(asyncio.Protocol):
             return
         assert xid == txn[3], f"reply {txn[3]} to request {xid}"
         self.sent += 1
-        self.out.append(replies.of_write(op, xid, txn, self.fe.client_stat))
+        self.out.append(replies.of_write(op, xid, txn, self.fe.served.client_stat))
         self.note(op, txn[0], (now - asked) * 1000, now)
         if op == Op.CLOSE_SESSION:
             self.flush()
@@ -359,6 +362,17 @@ class Connection(asyncio.Protocol):
             return
         if pending:
             self.turn()
+
+    def synced(self, xid: int) -> None:
+        """The answer to a sync: the path as it came (it is not looked at)."""
+        _, asked_xid, _, _, body = self.pending.popleft()
+        assert asked_xid == xid
+        size = int.from_bytes(body[:4], "big", signed=True)
+        if len(body) < 4 or size < -1 or 4 + size > len(body):
+            self.reply(xid, Err.MARSHALLING_ERROR)
+        else:
+            self.reply(xid, 0, body[: 4 + max(size, 0)])
+        self.turn()
 
     def note(self, op: int, zxid: int, latency_ms: float, now: float) -> None:
         """Statistics of one answered request."""
@@ -411,7 +425,7 @@ class Connection(asyncio.Protocol):
         self.fe.log.warning(
             "client.refused", reason=event, client=self.peer, session=hex(self.session), **more
         )
-        self.fe.rejected += 1
+        self.fe.metrics.refused.add(event)
         self.close(event)
 
     def close(self, reason: str) -> None:

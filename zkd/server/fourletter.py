@@ -128,10 +128,11 @@ class Peer(TypedDict):
 
 
 class Storage(TypedDict):
-    """What the storage process answers."""
+    """What the storage process answers; the optional parts only if `parts(word)` names them."""
 
-    data_dir_size: int
-    log_dir_size: int
+    data_dir_size: NotRequired[int]
+    """Bytes in dataDir and, below, in dataLogDir: both are the part "sizes"."""
+    log_dir_size: NotRequired[int]
     metrics: NotRequired[dict[str, Any]]
 
 
@@ -344,13 +345,13 @@ def _srst(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
 
 
 def _conf(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
-    sizes = gathered.storage
+    data_size, log_size = _sizes(gathered)
     yield f"clientPort={config.listen_port}"
     yield f"secureClientPort={config.secure_listen_port}"
     yield f"dataDir={config.data_dir.absolute()}"
-    yield f"dataDirSize={sizes['data_dir_size'] if sizes else -1}"
+    yield f"dataDirSize={data_size}"
     yield f"dataLogDir={config.data_log_dir.absolute()}"
-    yield f"dataLogSize={sizes['log_dir_size'] if sizes else -1}"
+    yield f"dataLogSize={log_size}"
     yield f"tickTime={config.tick_time}"
     yield f"maxClientCnxns={config.max_client_cnxns}"
     yield f"minSessionTimeout={config.min_session_timeout}"
@@ -360,10 +361,15 @@ def _conf(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
 
 
 def _dirs(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
-    sizes = gathered.storage
-    if sizes is not None:
-        yield f"datadir_size: {sizes['data_dir_size']}"
-        yield f"logdir_size: {sizes['log_dir_size']}"
+    data_size, log_size = _sizes(gathered)
+    yield f"datadir_size: {data_size}"
+    yield f"logdir_size: {log_size}"
+
+
+def _sizes(gathered: Gathered) -> tuple[int, int]:
+    """Bytes in the folders of the data and of the log; -1 if storage did not say."""
+    storage = gathered.storage or {}
+    return storage.get("data_dir_size", -1), storage.get("log_dir_size", -1)
 
 
 def _dump(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:

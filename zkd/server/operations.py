@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zkd.jute.codec import Malformed, Reader
 from zkd.jute.protocol import Err, Op, Perm
-from zkd.server import replies
+from zkd.server import authentication, replies
 from zkd.server.replies import OP_LABELS, buffer, string, strings
 from zkd.server.view import Node
 from zkd.tree import acl as acls
@@ -43,7 +43,7 @@ def run(conn: Connection, xid: int, op: int, frame: bytes) -> None:
         conn.refuse("opcode.unknown", opcode=op)
         return
     if op != Op.PING:
-        conn.fe.slow_reads += 1
+        conn.fe.metrics.slow_reads += 1
     conn.last_op = OP_LABELS.get(op, "NA")
     try:
         handler(conn, xid, frame)
@@ -70,7 +70,7 @@ def _watch(frame: bytes, pos: int) -> bool:
 
 def _readable(conn: Connection, path: str, perm: int = Perm.READ) -> Node:
     """The node, if it is there and the connection may read it."""
-    node = conn.fe.view.get(path or "/")
+    node = conn.fe.served.view.get(path or "/")
     if node is None:
         raise ClientRefusal(Err.NO_NODE)
     if node.acl is not None:
@@ -79,15 +79,14 @@ def _readable(conn: Connection, path: str, perm: int = Perm.READ) -> Node:
 
 
 def _check(conn: Connection, node: Node, perm: int) -> None:
-    fe = conn.fe
-    if not fe.skip_acl and not acls.check(node.acl, perm, conn.identities, fe.registry):
+    if not conn.fe.served.may(conn, node.acl, perm):
         raise ClientRefusal(Err.NO_AUTH)
 
 
 def _prepare(conn: Connection, frame: bytes, path: str, stop: int, node: Node, body: bytes) -> None:
     """Keep a reply ready for the next request of the same bytes, if anyone may have it."""
     if node.acl is None and len(body) < HOT_MAX and len(frame) == stop + 1 and path.isascii():
-        conn.fe.remember_hot(frame, body)
+        conn.fe.served.remember_hot(frame, body)
         node.hot = True
 
 
@@ -95,9 +94,9 @@ def _get_data(conn: Connection, xid: int, frame: bytes) -> None:
     path, stop = _path(frame)
     watch = _watch(frame, stop)
     node = _readable(conn, path)
-    body = buffer(node.data) + conn.fe.client_stat(node.stat)
+    body = buffer(node.data) + conn.fe.served.client_stat(node.stat)
     if watch:
-        conn.fe.add_watch(conn, path, watches.DATA)
+        conn.fe.served.add_watch(conn, path, watches.DATA)
     else:
         _prepare(conn, frame, path, stop, node, body)
     conn.reply(xid, 0, body)
@@ -108,14 +107,14 @@ def _exists(conn: Connection, xid: int, frame: bytes) -> None:
     watch = _watch(frame, stop)
     if "\0" in path:
         raise ClientRefusal(Err.BAD_ARGUMENTS)
-    node = conn.fe.view.get(path or "/")
+    node = conn.fe.served.view.get(path or "/")
     if node is not None and node.acl is not None:
         _check(conn, node, Perm.READ)
     if watch:
-        conn.fe.add_watch(conn, path, watches.DATA)
+        conn.fe.served.add_watch(conn, path, watches.DATA)
     if node is None:
         raise ClientRefusal(Err.NO_NODE)
-    body = conn.fe.client_stat(node.stat)
+    body = conn.fe.served.client_stat(node.stat)
     if not watch:
         _prepare(conn, frame, path, stop, node, body)
     conn.reply(xid, 0, body)
@@ -134,10 +133,10 @@ def _list(conn: Connection, xid: int, frame: bytes, *, with_stat: bool) -> None:
     watch = _watch(frame, stop)
     node = _readable(conn, path)
     if watch:
-        conn.fe.add_watch(conn, path, watches.CHILD)
-    stat = conn.fe.client_stat(node.stat) if with_stat else b""
+        conn.fe.served.add_watch(conn, path, watches.CHILD)
+    stat = conn.fe.served.client_stat(node.stat) if with_stat else b""
     path = path or "/"
-    view = conn.fe.view
+    view = conn.fe.served.view
     names = view.children(path)
     if names is None:
         count = _INT.unpack_from(node.stat, 56)[0]
@@ -165,7 +164,7 @@ def _list_long(conn: Connection, xid: int, path: str, stat: bytes) -> None:
     def end() -> None:
         conn.reply(xid, 0, b"".join((_INT.pack(total), *parts, stat)))
 
-    in_slices(conn, xid, Op.GET_CHILDREN, conn.fe.view.listing(path, SLICE_NAMES), take, end)
+    in_slices(conn, xid, Op.GET_CHILDREN, conn.fe.served.view.listing(path, SLICE_NAMES), take, end)
 
 
 def in_slices(
@@ -179,7 +178,7 @@ def in_slices(
     """Run steps between the other work of the loop; the view's reader stays where it is."""
     fe = conn.fe
     conn.busy(xid, op)
-    fe.view.holds += 1
+    fe.served.view.holds += 1
 
     def step() -> None:
         try:
@@ -189,7 +188,7 @@ def in_slices(
                 return
         except StopIteration:
             end()
-        fe.view.holds -= 1
+        fe.served.view.holds -= 1
         conn.done()
 
     step()
@@ -207,23 +206,22 @@ def _count(conn: Connection, xid: int, frame: bytes) -> None:
     def end() -> None:
         conn.reply(xid, 0, _INT.pack(total))
 
-    steps = conn.fe.view.descendants(path or "/", SLICE_NAMES)
+    steps = conn.fe.served.view.descendants(path or "/", SLICE_NAMES)
     in_slices(conn, xid, Op.GET_ALL_CHILDREN_NUMBER, steps, take, end)
 
 
 def _get_acl(conn: Connection, xid: int, frame: bytes) -> None:
     path, _ = _path(frame)
     node = _readable(conn, path, Perm.READ | Perm.ADMIN)
-    fe = conn.fe
-    may_see = fe.skip_acl or acls.check(node.acl, Perm.ADMIN, conn.identities, fe.registry)
+    may_see = conn.fe.served.may(conn, node.acl, Perm.ADMIN)
     shown = acls.expand(node.acl) if may_see else acls.redact(node.acl)
-    conn.reply(xid, 0, shown + conn.fe.client_stat(node.stat))
+    conn.reply(xid, 0, shown + conn.fe.served.client_stat(node.stat))
 
 
 def _get_ephemerals(conn: Connection, xid: int, frame: bytes) -> None:
     size = _INT.unpack_from(frame, 4)[0]
     prefix = "" if size == -1 else _path(frame)[0]
-    paths = conn.fe.view.ephemerals(conn.session)
+    paths = conn.fe.served.view.ephemerals(conn.session)
     if prefix and prefix != "/":
         paths = {p for p in paths if p.startswith(prefix)}
     conn.reply(xid, 0, strings(sorted(paths)))
@@ -250,7 +248,7 @@ def _add_watch(conn: Connection, xid: int, frame: bytes) -> None:
     mode = _INT.unpack_from(frame, stop)[0]
     if mode not in (0, 1):
         raise Malformed("mode")
-    conn.fe.add_watch(conn, path, watches.RECURSIVE if mode else watches.PERSISTENT)
+    conn.fe.served.add_watch(conn, path, watches.RECURSIVE if mode else watches.PERSISTENT)
     conn.reply(xid, 0, b"\0\0\0\0")
 
 
@@ -259,7 +257,7 @@ def _check_watches(conn: Connection, xid: int, frame: bytes) -> None:
     code = _INT.unpack_from(frame, stop)[0]
     if not 1 <= code <= 5:
         raise Malformed("type")
-    if not conn.fe.watches.check(conn, path, code):
+    if not conn.fe.served.watches.check(conn, path, code):
         raise ClientRefusal(Err.NO_WATCHER)
     conn.reply(xid, 0)
 
@@ -269,7 +267,7 @@ def _remove_watches(conn: Connection, xid: int, frame: bytes) -> None:
     code = _INT.unpack_from(frame, stop)[0]
     if not 1 <= code <= 5:
         raise Malformed("type")
-    if not conn.fe.watches.remove(conn, path, code):
+    if not conn.fe.served.watches.remove(conn, path, code):
         raise ClientRefusal(Err.NO_WATCHER)
     conn.reply(xid, 0)
 
@@ -291,16 +289,19 @@ def _rearm(conn: Connection, xid: int, frame: bytes, *, lists: int) -> None:
         if found is None or None in found:
             raise Malformed("null paths")
         paths.append([path for path in found if path is not None])
-    paths += [[], []][: 5 - lists]
-    fe = conn.fe
+    paths += [[] for _ in range(5 - lists)]
+    served = conn.fe.served
 
     def lookup(path: str) -> bytes | None:
-        node = fe.view.get(path or "/")
+        node = served.view.get(path or "/")
         return None if node is None else node.stat
 
-    for kind, path in fe.watches.set_watches(conn, relative_zxid, *paths, lookup):
+    data, exist, child, persistent, recursive = paths
+    for kind, path in served.watches.set_watches(
+        conn, relative_zxid, data, exist, child, persistent, recursive, lookup
+    ):
         conn.watching = True
-        node = fe.view.get(path or "/")
+        node = served.view.get(path or "/")
         if node is not None and node.acl is not None:
             try:
                 _check(conn, node, Perm.READ)
@@ -332,10 +333,14 @@ def _multi_read(conn: Connection, xid: int, frame: bytes) -> None:
         try:
             node = _readable(conn, path)
             if op == Op.GET_DATA:
-                body = buffer(node.data) + conn.fe.client_stat(node.stat)
+                body = buffer(node.data) + conn.fe.served.client_stat(node.stat)
             else:
                 body = strings(
-                    [n for part in conn.fe.view.listing(path or "/", SLICE_NAMES) for n in part]
+                    [
+                        n
+                        for part in conn.fe.served.view.listing(path or "/", SLICE_NAMES)
+                        for n in part
+                    ]
                 )
             parts.append(_MULTI.pack(op, False, 0) + body)
         except ClientRefusal as e:
@@ -356,7 +361,7 @@ def _auth(conn: Connection, xid: int, frame: bytes) -> None:
     except (Malformed, StructError):
         conn.refuse("auth.malformed")
         return
-    conn.fe.authenticate(conn, xid, scheme or "", data or b"")
+    authentication.start(conn, xid, scheme or "", data or b"")
 
 
 def _sasl(conn: Connection, xid: int, frame: bytes) -> None:

@@ -256,7 +256,10 @@ class Peer:
                 self._handle(link, items)
         self._hand_on()
         self.log.info(
-            "peer.serving", incarnation=incarnation, zxid=hex(self.zxid), sessions=len(self.sessions)
+            "peer.serving",
+            incarnation=incarnation,
+            zxid=hex(self.zxid),
+            sessions=len(self.sessions),
         )
 
     def _load(self, durable: int) -> None:
@@ -514,7 +517,9 @@ class Peer:
             for link_, conn_, payload_ in self.sessions.closed(link.life, number):
                 self._attach(link_, conn_, payload_)
 
-    def _new_session(self, link: FrontEndLink, number: int, timeout_ms: int, identities: Any) -> None:
+    def _new_session(
+        self, link: FrontEndLink, number: int, timeout_ms: int, identities: Any
+    ) -> None:
         session, timeout_ms, password = self.sessions.new(timeout_ms)
         conn = Conn(link, number, session, tuple(map(tuple, identities)))
         link.conns[number] = conn
@@ -538,7 +543,9 @@ class Peer:
         else:
             self.sessions.wait(old, link, conn, answer, monotonic())
 
-    def _attach(self, link: FrontEndLink, conn: Conn, answer: tuple[int, int, bytes] | None) -> None:
+    def _attach(
+        self, link: FrontEndLink, conn: Conn, answer: tuple[int, int, bytes] | None
+    ) -> None:
         if answer is None:
             link.answers.append((conn.number, 0, 0, REFUSED, None))
         else:

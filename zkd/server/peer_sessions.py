@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from zkd.bus.sockets import Outbox
 from zkd.server import secrets
-from zkd.zab.sessions import SessionTracker, clamp_timeout, first_session_id, next_session_id, password_of
+from zkd.zab.sessions import (
+    SessionTracker,
+    clamp_timeout,
+    first_session_id,
+    next_session_id,
+    password_of,
+)
 
 if TYPE_CHECKING:
     from zkd.config import Config
@@ -193,9 +199,7 @@ class Sessions:
 
     # -- handing over from one front-end to another --------------------------------------------
 
-    def wait(
-        self, old: Conn, link: FrontEndLink, conn: Conn, answer: Any, now_s: float
-    ) -> None:
+    def wait(self, old: Conn, link: FrontEndLink, conn: Conn, answer: Any, now_s: float) -> None:
         """Answer conn when old's front-end has said that old is closed, or has died, or is late."""
         self._waiting.append((now_s + HAND_OVER_LIMIT_S, old, (link, conn, answer)))
 

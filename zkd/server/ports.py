@@ -71,7 +71,8 @@ def _socket(family: socket.AddressFamily) -> socket.socket:
 def _taken(e: OSError, host: str, port: int) -> OperatorError:
     holder = _holder(port) if e.errno == errno.EADDRINUSE else ""
     return OperatorError(
-        what=f"cannot listen on the client port: {e.strerror}" + (f", held by {holder}" if holder else ""),
+        what=f"cannot listen on the client port: {e.strerror}"
+        + (f", held by {holder}" if holder else ""),
         where=f"{host}:{port}",
         mend="stop the other process, or set another clientPort or clientPortAddress",
     )

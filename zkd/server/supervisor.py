@@ -374,7 +374,10 @@ class Supervisor:
         for worker in self.workers:
             if worker.pid and now - worker.heard > worker.silence_limit_s:
                 self.log.error(
-                    "process.silent", name=worker.name, pid=worker.pid, limit_s=worker.silence_limit_s
+                    "process.silent",
+                    name=worker.name,
+                    pid=worker.pid,
+                    limit_s=worker.silence_limit_s,
                 )
                 os.kill(worker.pid, signal.SIGKILL)
                 worker.heard = now

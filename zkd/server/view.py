@@ -4,7 +4,7 @@
 
 What changed in (T, applied] is pinned: it is nowhere else. It stays until a reader at a higher T
 holds it. Everything else is a cache, bounded by `cache_bytes`, in two generations: what was used
-while the younger one filled survives, the rest goes with the older one. Absent nodes are cached too.
+while the younger one filled survives, the rest goes with the older one. Absence is cached too.
 
 A node may be known in part: a change of the stat alone of a node that was not cached leaves data
 and ACL UNKNOWN; both are unchanged since T, so they are read from the tree when wanted.
@@ -22,7 +22,9 @@ from zkd.tree import effects as fx
 UNKNOWN: Final[Any] = ...
 NODE_COST = 400
 """Estimated bytes of a cached node beside its path and data."""
-ABSENT_COST = 150
+PINNED_COST = 600
+"""The same of a pinned one with everything, for a rough sum."""
+BUCKET_TXNS = 512
 
 _OWNER = Struct(">q")
 ZERO8 = bytes(8)
@@ -34,9 +36,7 @@ class Reader(Protocol):
     zxid: int
 
     def node(self, path: str) -> tuple[bytes | None, bytes, bytes | None] | None: ...
-    def children(
-        self, path: str, after: str = "", limit: int = ...
-    ) -> tuple[list[str], bool]: ...
+    def children(self, path: str, after: str = "", limit: int = ...) -> tuple[list[str], bool]: ...
     def ephemerals(self, owner: int) -> list[str]: ...
     def close(self) -> None: ...
 
@@ -44,14 +44,21 @@ class Reader(Protocol):
 class Node:
     """One znode: raw stat, data and encoded ACL (None: open to all)."""
 
-    __slots__ = ("acl", "data", "hot", "stat")
+    __slots__ = ("acl", "data", "hot", "stat", "zxid")
 
-    def __init__(self, stat: bytes, data: bytes | None, acl: bytes | None) -> None:
+    def __init__(self, stat: bytes, data: bytes | None, acl: bytes | None, zxid: int) -> None:
         self.stat = stat
+        """Empty: there is no such node."""
         self.data = data
         self.acl = acl
+        self.zxid = zxid
+        """Of its last change if that is above T (then it is pinned), else not above T."""
         self.hot = False
         """Some key of the front-end's table of prepared replies leads here."""
+
+
+ABSENT: Final = Node(b"", None, None, 0)
+"""A node that the tree on disk does not have; never changed."""
 
 
 class View:
@@ -59,24 +66,27 @@ class View:
 
     def __init__(
         self,
+        reader: Reader,
         open_reader: Callable[[], Reader],
-        *,
         cache_bytes: int,
         forget_hot: Callable[[str], None],
     ) -> None:
+        """`forget_hot`: called with the path of a changed node that has prepared replies."""
         self._open_reader = open_reader
-        self.reader = open_reader()
+        self.reader = reader
         self.applied = self.reader.zxid
         self.holds = 0
         """How many slow readings (listings) need `reader` to stay where it is."""
         self._forget_hot = forget_hot
         self._budget = cache_bytes
-        self._young: dict[str, Node | None] = {}
-        self._old: dict[str, Node | None] = {}
+        self._young: dict[str, Node] = {}
+        """Also everything that is pinned."""
+        self._old: dict[str, Node] = {}
         self._young_bytes = 0
-        self._pins: deque[tuple[int, str, int]] = deque()
-        self._pinned: dict[str, int] = {}
-        """path -> zxid of its last change, for changes above T."""
+        self._bucket: set[str] = set()
+        self._bucket_end = 0
+        self._buckets: deque[tuple[int, set[str]]] = deque()
+        """Paths changed above T, in order of time: (last zxid, paths)."""
         self.pinned_bytes = 0
         self.hits = 0
         self.misses = 0
@@ -98,21 +108,21 @@ class View:
 
     def get(self, path: str) -> Node | None:
         """The node, its data and ACL known; None if there is none."""
-        node = self._young.get(path, UNKNOWN)
-        if node is UNKNOWN:
-            node = self._old.get(path, UNKNOWN)
-            if node is UNKNOWN:
+        node = self._young.get(path)
+        if node is None:
+            node = self._old.get(path)
+            if node is None:
                 self.misses += 1
                 row = self.reader.node(path)
-                node = None if row is None else Node(row[1], row[0], row[2])
+                node = ABSENT if row is None else Node(row[1], row[0], row[2], 0)
             else:
                 self.hits += 1
             self._remember(path, node)
-            return node
-        self.hits += 1
-        if node is not None and (node.data is UNKNOWN or node.acl is UNKNOWN):
-            self._complete(path, node)
-        return node
+        else:
+            self.hits += 1
+            if node.data is UNKNOWN or node.acl is UNKNOWN:
+                self._complete(path, node)
+        return node if node.stat else None
 
     def _complete(self, path: str, node: Node) -> None:
         """Read what a pinned node lacks; it has not changed since T."""
@@ -124,20 +134,18 @@ class View:
         if node.acl is UNKNOWN:
             node.acl = row[2]
 
-    def _remember(self, path: str, node: Node | None) -> None:
+    def _remember(self, path: str, node: Node) -> None:
         self._young[path] = node
-        cost = len(path) + ABSENT_COST
-        if node is not None:
-            cost += NODE_COST + (len(node.data) if node.data else 0)
-        self._young_bytes += cost
+        self._young_bytes += NODE_COST + len(path) + (len(node.data) if node.data else 0)
         if self._young_bytes > self._budget // 2:
             self._turn()
 
     def _turn(self) -> None:
         """The younger generation becomes the older one; pinned nodes stay in the younger."""
         young = self._young
+        floor = self.reader.zxid
         self._old = young
-        self._young = {path: young[path] for path in self._pinned if path in young}
+        self._young = {path: node for path, node in young.items() if node.zxid > floor}
         self._young_bytes = 0
         self._lists.clear()
         self._lists_bytes = 0
@@ -212,36 +220,44 @@ class View:
         old = young.get(path)
         if old is None:
             old = self._old.get(path)
-        if old is not None and old.hot:
-            self._forget_hot(path)
-        node: Node | None
-        if kind == fx.STAT:
-            node = (
-                Node(effect[2], old.data, old.acl)
-                if old is not None
-                else Node(effect[2], UNKNOWN, UNKNOWN)
-            )
-        elif kind == fx.CHANGED or kind == fx.QUOTA:
-            node = Node(effect[2], effect[3], old.acl if old is not None else UNKNOWN)
+        if old is None:
+            data: bytes | None = UNKNOWN
+            acl: bytes | None = UNKNOWN
+        else:
+            data, acl = old.data, old.acl
+            if old.hot:
+                self._forget_hot(path)
+        if kind == fx.CHANGED or kind == fx.QUOTA:
+            data = effect[3]
+            young[path] = Node(effect[2], data, acl, zxid)
+        elif kind == fx.STAT:
+            young[path] = Node(effect[2], data, acl, zxid)
         elif kind == fx.CREATED:
-            node = Node(effect[2], effect[3], effect[4])
+            data = effect[3]
+            young[path] = Node(effect[2], data, effect[4], zxid)
             self._child_changed(zxid, path, zxid)
             if effect[2][44:52] != ZERO8:
                 self._owner_changed(zxid, _OWNER.unpack_from(effect[2], 44)[0], path, zxid)
         elif kind == fx.ACL:
-            node = Node(effect[2], old.data if old is not None else UNKNOWN, effect[3])
+            young[path] = Node(effect[2], data, effect[3], zxid)
         else:
-            node = None
+            young[path] = Node(b"", None, None, zxid)
             self._child_changed(zxid, path, -zxid)
             if effect[2]:
                 self._owner_changed(zxid, effect[2], path, -zxid)
-        young[path] = node
-        self._pinned[path] = zxid
-        cost = NODE_COST + len(path)
-        if node is not None and node.data and node.data is not UNKNOWN:
-            cost += len(node.data)
-        self._pins.append((zxid, path, cost))
-        self.pinned_bytes += cost
+        if zxid >= self._bucket_end:
+            self._next_bucket(zxid)
+        if path not in self._bucket:
+            self._bucket.add(path)
+            self.pinned_bytes += NODE_COST + len(path)
+            if data and data is not UNKNOWN:
+                self.pinned_bytes += len(data)
+
+    def _next_bucket(self, zxid: int) -> None:
+        if self._bucket:
+            self._buckets.append((zxid - 1, self._bucket))
+            self._bucket = set()
+        self._bucket_end = zxid + BUCKET_TXNS
 
     def _child_changed(self, zxid: int, path: str, mark: int) -> None:
         parent, _, name = path.rpartition("/")
@@ -273,18 +289,23 @@ class View:
 
     def _unpin(self, zxid: int) -> None:
         """What the reader holds now is pinned no more: it is cache, or it goes if known in part."""
-        pins, pinned, young = self._pins, self._pinned, self._young
-        while pins and pins[0][0] <= zxid:
-            at, path, cost = pins.popleft()
-            self.pinned_bytes -= cost
-            if pinned.get(path) == at:
-                del pinned[path]
+        if self._bucket and self.applied <= zxid:
+            self._next_bucket(self.applied + 1)
+        buckets, young = self._buckets, self._young
+        while buckets and buckets[0][0] <= zxid:
+            for path in buckets.popleft()[1]:
                 node = young.get(path)
-                if node is not None and (node.data is UNKNOWN or node.acl is UNKNOWN):
-                    del young[path]
-                    self._old.pop(path, None)
-                else:
-                    self._young_bytes += cost
+                if node is None:
+                    continue
+                cost = NODE_COST + len(path)
+                if node.data is UNKNOWN or node.acl is UNKNOWN:
+                    if node.zxid <= zxid:
+                        del young[path]
+                        self._old.pop(path, None)
+                elif node.data:
+                    cost += len(node.data)
+                self._young_bytes += cost
+        self.pinned_bytes = sum(len(paths) for _, paths in buckets) * PINNED_COST
         _drop_marks(self._names, self._name_pins, zxid)
         _drop_marks(self._owned, self._owned_pins, zxid)
         if self._young_bytes > self._budget // 2:
@@ -298,9 +319,10 @@ class View:
         self.applied = reader.zxid
         self._young, self._old = {}, {}
         self._young_bytes = self.pinned_bytes = self._lists_bytes = 0
-        for marks in (self._pins, self._name_pins, self._owned_pins):
+        self._bucket, self._bucket_end = set(), 0
+        for marks in (self._buckets, self._name_pins, self._owned_pins):
             marks.clear()
-        for table in (self._pinned, self._names, self._owned, self._lists):
+        for table in (self._names, self._owned, self._lists):
             table.clear()
 
 

@@ -31,7 +31,9 @@ _idents = itertools.count(1)
 class Gathering:
     """The answers of all processes to one question, and what to do when they are there."""
 
-    def __init__(self, fe: FrontEnd, what: dict[str, Any], then: Callable[[Gathered], None]) -> None:
+    def __init__(
+        self, fe: FrontEnd, what: dict[str, Any], then: Callable[[Gathered], None]
+    ) -> None:
         self.fe = fe
         self.then = then
         self.ident = next(_idents)
@@ -84,7 +86,7 @@ def answer(fe: FrontEnd, conn: Connection, word: str, rest: bytes) -> None:
         _send(conn, fourletter.render(word, Gathered([], None, None, []), fe.config))
         return
     what: dict[str, Any] = {"parts": sorted(fourletter.parts(word))}
-    mask = fe.trace_mask
+    mask = fe.metrics.trace_mask
     if word == "crst":
         what["reset"] = "connections"
     elif word == "srst":
@@ -97,9 +99,7 @@ def answer(fe: FrontEnd, conn: Connection, word: str, rest: bytes) -> None:
         what["trace_mask"] = mask
 
     def then(gathered: Gathered) -> None:
-        text = fourletter.render(
-            word, gathered, fe.config, trace_mask=mask, lines_max=LINES_MAX
-        )
+        text = fourletter.render(word, gathered, fe.config, trace_mask=mask, lines_max=LINES_MAX)
         _send(conn, text)
 
     Gathering(fe, what, then)
@@ -119,38 +119,37 @@ def statistics(fe: FrontEnd, what: dict[str, Any]) -> dict[str, Any]:
         for conn in fe.connections.values():
             conn.reset_statistics()
     elif reset == "server":
-        fe.forget_counts()
+        fe.metrics.reset()
     if "trace_mask" in what:
-        fe.trace_mask = what["trace_mask"]
-    reads = fe.fast_reads + fe.slow_reads
-    watch_counts = fe.watches.summary()
+        fe.metrics.trace_mask = what["trace_mask"]
+    watch_counts = fe.served.watches.summary()
+    count, total, least, greatest = fe.metrics.latency()
     answer: dict[str, Any] = {
         "name": fe.child.name,
         "pid": os.getpid(),
-        "packets_received": fe.packets_received,
-        "packets_sent": fe.packets_sent,
+        "packets_received": fe.metrics.packets_received,
+        "packets_sent": fe.metrics.packets_sent,
         "connection_count": len(fe.connections),
         "outstanding": fe.in_flight,
-        "latency_count": fe.latency_count + reads,
-        "latency_total": round(fe.latency_total),
-        "latency_min": 0 if reads else round(max(fe.latency_min, 0)),
-        "latency_max": round(fe.latency_max),
+        "latency_count": count,
+        "latency_total": total,
+        "latency_min": least,
+        "latency_max": greatest,
         "watch_connections": watch_counts[0],
         "watch_paths": watch_counts[1],
         "watch_count": watch_counts[2],
-        "trace_mask": fe.trace_mask,
-        "applied": fe.applied,
-        "incarnation": fe.incarnation,
+        "trace_mask": fe.metrics.trace_mask,
+        "applied": fe.served.applied,
+        "incarnation": fe.stream.incarnation,
         "serving": fe.serving,
     }
     if "connections" in wanted:
         answer["connections"] = [_connection(c) for c in fe.connections.values()]
     if "watches" in wanted:
         answer["watches_by_session"] = {
-            conn.session: sorted(paths) for conn, paths in fe.watches.by_connection().items()
+            conn.session: sorted(paths) for conn, paths in fe.served.watches.by_connection().items()
         }
     if "metrics" in wanted:
-        fe.count_metrics()
         answer["metrics"] = fe.metrics.dump()
     return answer
 

@@ -1,0 +1,135 @@
+"""A front-end's place in the peer's stream: incarnations, gaps, what is handed out and not applied.
+
+    applied <= durable        txns = handed out, above applied, in order
+
+A message of another incarnation is dropped; a number that is missing means to join again. What
+storage announces before its bytes have come waits for them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from zkd import failpoints
+from zkd.bus.messages import JOIN
+
+if TYPE_CHECKING:
+    from zkd.bus.sockets import Outbox
+    from zkd.server.frontend import FrontEnd
+
+Txn = tuple[Any, ...]
+
+
+class Stream:
+    """Feeds the front-end with committed transactions and the peer's answers, in order."""
+
+    def __init__(self, fe: FrontEnd) -> None:
+        self.fe = fe
+        self.txns: deque[Txn] = deque()
+        self.answers: deque[tuple[int, tuple[Any, ...]]] = deque()
+        """(zxid that must be applied first, answer)"""
+        self.incarnation = 0
+        self.peer_life = 0
+        self.alone = True
+        """What is durable is committed."""
+        self.next_seq = 0
+        self.durable = 0
+        self.turn = -1
+        self.deadline = 0.0
+        """Until when the peer's grant lasts (CLOCK_MONOTONIC)."""
+        self.granted = False
+        self._announced: dict[int, int] = {}
+        """incarnation -> durable zxid, for the latest one that storage has spoken of."""
+
+    def join(self, peer: Outbox) -> None:
+        """Tell the peer who lives here; it answers with BEGIN."""
+        fe = self.fe
+        fe.requests.clear()
+        living = [(c.number, c.session, c.identities) for c in fe.sessions.values()]
+        peer.send((JOIN, fe.child.name, fe.child.life, living))
+
+    def begin(self, message: tuple[Any, ...]) -> None:
+        """An incarnation begins for this front-end, or the peer has lost what it had handed out."""
+        _, incarnation, life, durable, seq, alone, deadline, granted, forget, pending = message
+        fe = self.fe
+        if fe.peer is None or life != fe.peer.life:
+            return
+        if life != self.peer_life or forget:
+            fe.close_unanswered("the request may or may not have been done")
+        self.peer_life, self.incarnation, self.alone = life, incarnation, alone
+        self.next_seq = seq
+        self.txns.clear()
+        self.answers.clear()
+        first = pending[0][0] if pending else durable + 1
+        fe.served.catch_up(min(first - 1, durable), fe.close_watching)
+        self.txns.extend(txn for txn in pending if txn[0] > fe.served.applied)
+        self.durable = max(durable, self._announced.get(incarnation, 0)) if alone else durable
+        self.deadline, self.granted = deadline, granted
+        fe.log.debug("frontend.joined", incarnation=incarnation, applied=hex(fe.served.applied))
+        fe.begun()
+
+    def take_txns(self, message: tuple[Any, ...]) -> None:
+        """A batch that the peer has handed out."""
+        _, incarnation, seq, txns = message
+        if incarnation != self.incarnation:
+            return
+        if seq != self.next_seq:
+            self._gap(seq)
+            return
+        self.next_seq = seq + 1
+        self.txns += txns
+        failpoints.hit("frontend.after-txns")
+
+    def take_answers(self, message: tuple[Any, ...]) -> None:
+        """Answers that need no transaction; seq is that of the next batch."""
+        _, incarnation, seq, answers = message
+        if incarnation != self.incarnation:
+            return
+        if seq != self.next_seq:
+            self._gap(seq)
+            return
+        self.answers.extend((answer[2], answer) for answer in answers)
+
+    def take_durable(self, message: tuple[Any, ...]) -> None:
+        """Storage's word."""
+        _, incarnation, _seq, durable, _tree_zxid, turn = message
+        if incarnation != self.incarnation:
+            self._announced = {incarnation: durable}
+            return
+        if self.alone:
+            self.durable = durable
+        if turn != self.turn:
+            self.fe.apply_ready()
+            if self.fe.served.view.advance():
+                self.turn = turn
+
+    def take_grant(self, message: tuple[Any, ...]) -> None:
+        """The peer lets this front-end serve a while longer."""
+        _, incarnation, deadline, granted = message
+        if incarnation == self.incarnation:
+            self.deadline = deadline
+            self.granted = granted
+
+    def _gap(self, seq: int) -> None:
+        """Something is missing: join again, never go on."""
+        self.fe.log.error("bus.gap", expected=self.next_seq, got=seq)
+        self.incarnation = 0
+        if self.fe.peer is not None:
+            self.join(self.fe.peer)
+
+    def lapsed(self) -> bool:
+        """Has the grant run out?"""
+        return time.monotonic() > self.deadline
+
+    def each_ready(self, apply: Callable[[Txn], None]) -> bool:
+        """Apply what is committed, in order; True if there was any."""
+        txns, durable = self.txns, self.durable
+        if not txns or txns[0][0] > durable:
+            return False
+        pop = txns.popleft
+        while txns and txns[0][0] <= durable:
+            apply(pop())
+        return True
