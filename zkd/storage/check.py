@@ -2,8 +2,8 @@
 
 The log: every row against the chain, consecutive zxids, its end against the mark. The tree:
 SQLite's own structure, every node's parent, child count and data length, the indexes of owners,
-the counts, and the digest over all nodes. A digest
-covers paths, data and stats; ACLs and what lies below /zookeeper/ have no checksum.
+the counts, and the digest over all nodes. A digest covers paths, data and stats; ACLs and what
+lies below /zookeeper/ have no checksum.
 Each file is read in short transactions or one snapshot, memory does not grow with the tree.
 """
 
