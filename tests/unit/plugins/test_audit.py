@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,10 @@ def await_(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
+def has(sink: Sink, events: int) -> bool:
+    return len(sink.seen) == events
+
+
 def test_every_sink_gets_every_event_in_order_and_stop_writes_out_the_queue() -> None:
     sinks = [Sink("a"), Sink("b")]
     dispatcher = AuditDispatcher([loaded(sink) for sink in sinks])
@@ -76,7 +81,7 @@ def test_a_sink_that_blocks_loses_its_own_events_only_and_that_is_counted() -> N
     )
     for n in range(50):
         dispatcher.emit(replace(EVENT, znode=f"/{n}"))
-        await_(lambda n=n: len(good.seen) == n + 1)
+        await_(partial(has, good, n + 1))
     assert 39 <= dispatcher.dropped <= 40
     assert set(dropped) == {"blocked"}
     assert faults.counts == {("audit.blocked", "dropped"): dispatcher.dropped}

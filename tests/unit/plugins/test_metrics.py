@@ -214,9 +214,9 @@ def test_sizes_begin_with_minus_one_and_a_leaders_are_absent_elsewhere() -> None
 
 def test_gauges_add_up_or_give_the_greatest_as_the_table_says() -> None:
     one, other = Metrics(), Metrics()
-    for metrics, value in ((one, 3), (other, 4)):
-        metrics.gauge("watch_count", lambda value=value: value)
-        metrics.gauge("uptime", lambda value=value: value)
+    for name in ("watch_count", "uptime"):
+        one.gauge(name, lambda: 3)
+        other.gauge(name, lambda: 4)
     other.gauge("znode_count", lambda: None)
     found = lines(one.dump(), other.dump())
     assert found["zk_watch_count"] == "7"
