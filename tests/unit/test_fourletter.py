@@ -356,7 +356,11 @@ def test_a_silent_process_is_named_last(config: configuration.Config) -> None:
 
 def test_without_storage_sizes_are_unknown(config: configuration.Config) -> None:
     part = gathered(storage=None, missing=("storage",))
-    assert lines("dirs", part, config) == ["storage did not answer in time"]
+    assert lines("dirs", part, config) == [
+        "datadir_size: -1",
+        "logdir_size: -1",
+        "storage did not answer in time",
+    ]
     assert "dataDirSize=-1" in lines("conf", part, config)
 
 

@@ -8,6 +8,7 @@ took in the meantime tries another one, the first time only: afterwards clients 
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -93,20 +95,19 @@ class Server:
         if self.running:
             return
         root = str(Path(__file__).resolve().parents[2])
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log.open("ab") as log:
+            name = f"zkd-testing-{uuid.uuid4()}"
+            ready.bind(f"\0{name}")
+            self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _START.format(root=root), *self._arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, "NOTIFY_SOCKET": f"@{name}"},
                 start_new_session=True,  # Ctrl-C is for the tests; they stop the server themselves
             )
-        self._process = process
-        end = time.monotonic() + READY_WITHIN_S
-        while not self._serves():
-            if process.poll() is not None or time.monotonic() > end:
+            if not _is_told(ready, self._process.pid, READY_WITHIN_S):
                 raise ServerFailed(f"no server on port {self.port}\n{self._log_end()}")
-            time.sleep(_LOOK_AGAIN_S)
 
     def stop(self) -> None:
         """Stop it in order (SIGTERM); data and port stay. Raises ServerFailed if it does not."""
@@ -176,17 +177,6 @@ class Server:
         folder = self.folder / "run"
         return {"runtime.dir": str(folder)} if len(os.fsencode(folder)) < RUNTIME_DIR_MAX else {}
 
-    def _serves(self) -> bool:
-        try:
-            with socket.create_connection((self.host, self.port), 1.0) as connection:
-                connection.sendall(b"srvr")
-                answer = b""
-                while part := connection.recv(4096):
-                    answer += part
-        except OSError:
-            return False
-        return b"Mode:" in answer
-
     def _log_end(self) -> str:
         try:
             return self.log.read_text(errors="replace")[-_LOG_SHOWN:]
@@ -230,6 +220,25 @@ class Server:
             self._process = None
             _wait_gone(pids.values())
         return pids[name]
+
+
+def _is_told(ready: socket.socket, pid: int, within_s: float) -> bool:
+    """Whether READY=1 (sd_notify(3)) comes in time, and before the process ends."""
+    end = time.monotonic() + within_s
+    process = os.pidfd_open(pid)
+    try:
+        poller = select.poll()
+        poller.register(ready, select.POLLIN)
+        poller.register(process, select.POLLIN)
+        while (left := end - time.monotonic()) > 0:
+            found = {fd for fd, _ in poller.poll(left * 1000)}
+            if ready.fileno() in found and b"READY=1" in ready.recv(4096).split(b"\n"):
+                return True
+            if process in found:
+                return False
+        return False
+    finally:
+        os.close(process)
 
 
 def _text(value: object) -> str:
