@@ -129,18 +129,30 @@ def main() -> None:
     def create(path: str, op: int = Op.CREATE, flags: int = 0) -> tuple[int, bytes]:
         return op, CreateRequest(path, data, WORLD_ALL, flags).encode()
 
-    measure("setData, 100 nodes", [set_data(hundred[i % 100]) for i in range(count)],
-            warm(100, ["/bench", *hundred]))
-    measure("setData, each another node", [set_data(path) for path in spread],
-            warm(count, ["/bench", *spread]))
-    measure("create, absent node known", [create(path) for path in new],
-            warm(1, ["/bench", *new]))
-    measure("create, absent node asked of base", [create(path) for path in new],
-            warm(1, ["/bench"]))
-    measure("create2 ephemeral sequential", [create("/bench/s-", Op.CREATE2, 3)] * count,
-            warm(1, ["/bench"]))
-    measure("delete", [(Op.DELETE, string(path) + int_(-1)) for path in spread],
-            warm(count, ["/bench", *spread]))
+    measure(
+        "setData, 100 nodes",
+        [set_data(hundred[i % 100]) for i in range(count)],
+        warm(100, ["/bench", *hundred]),
+    )
+    measure(
+        "setData, each another node",
+        [set_data(path) for path in spread],
+        warm(count, ["/bench", *spread]),
+    )
+    measure("create, absent node known", [create(path) for path in new], warm(1, ["/bench", *new]))
+    measure(
+        "create, absent node asked of base", [create(path) for path in new], warm(1, ["/bench"])
+    )
+    measure(
+        "create2 ephemeral sequential",
+        [create("/bench/s-", Op.CREATE2, 3)] * count,
+        warm(1, ["/bench"]),
+    )
+    measure(
+        "delete",
+        [(Op.DELETE, string(path) + int_(-1)) for path in spread],
+        warm(count, ["/bench", *spread]),
+    )
     measure("refused: NODEEXISTS", [create(hundred[0])] * count, warm(100, ["/bench", *hundred]))
     multi = encode_multi([(Op.SET_DATA, SetDataRequest(path, data, -1)) for path in hundred[:10]])
     measure("multi of 10 setData", [(Op.MULTI, multi)] * (count // 10), warm(100, hundred))

@@ -295,10 +295,10 @@ def test_closesession_too_large_for_the_wire_is_a_header_alone() -> None:
     for one in server.log:
         applied = replica.state.process(one[1])
     assert applied.effects == effects
-    assert replica.state.digest == server.state.digest == MemoryBaseOf(server).digest
+    assert replica.state.digest == server.state.digest == base_of(server).digest
 
 
-def MemoryBaseOf(server: Server) -> MemoryBase:  # noqa: N802 - reads as a constructor
+def base_of(server: Server) -> MemoryBase:
     truth = MemoryBase()
     for number, one in enumerate(server.log):
         truth.install(one[2], number + 1)
@@ -356,7 +356,7 @@ def test_delete_moves_the_parents_pzxid_and_not_its_counter() -> None:
     assert effects[1][:2] == (fx.STAT, "/")
     assert stat_of(effects[1][2])["pzxid"] == 2
     assert stat_of(effects[1][2])["cversion"] == 1
-    assert server.state.digest == MemoryBaseOf(server).digest
+    assert server.state.digest == base_of(server).digest
     assert server.state.get("/a") is None
     assert server.create("/a")[0] == 0
 
@@ -476,7 +476,7 @@ def test_auth_stands_for_the_authenticated_identities() -> None:
     _, body, effects, _ = server.create("/a", acl=auth, identities=ALICE)
     assert record_of(body).acl == ALICE_ONLY
     assert effects[0][4] == acls.encode([(31, "digest", "alice:hash")])
-    assert server.state.digest == MemoryBaseOf(server).digest
+    assert server.state.digest == base_of(server).digest
 
 
 def test_duplicates_in_a_list_go_and_world_becomes_none() -> None:
@@ -543,14 +543,14 @@ def test_multi_does_all_with_one_zxid() -> None:
     assert [part.type for part in parts] == [1, 15, 19, 5, 13, 1, 2]
     assert parts[4].data == rec.CheckVersionTxn("/a", 2).encode()
     assert stat_of(effects[-1][2])["cversion"] == 2
-    assert server.state.digest == MemoryBaseOf(server).digest
+    assert server.state.digest == base_of(server).digest
 
 
 def test_failed_multi_undoes_everything_and_says_which_operation_failed() -> None:
     server = Server()
     server.create("/p")
     server.create("/p/old")
-    before = MemoryBaseOf(server)
+    before = base_of(server)
     counts = (server.state.digest, server.state.node_count, server.state.data_bytes)
     ops = [
         create_op("/p/s", 2),

@@ -231,8 +231,7 @@ def test_reconfig_changes_the_config_node_outside_the_digest() -> None:
         header(13, 1).encode() + string("/") + int_(1),
         header(77, 1).encode(),
         header(Op.CREATE, 1).encode() + string("/a"),
-        header(Op.CREATE_TTL, 1).encode()
-        + rec.CreateTTLTxn("/a", b"", OPEN, 1, -5).encode(),
+        header(Op.CREATE_TTL, 1).encode() + rec.CreateTTLTxn("/a", b"", OPEN, 1, -5).encode(),
         header(Op.DELETE, 1).encode() + string(None),
         header(Op.MULTI, 1).encode()
         + rec.MultiTxn(

@@ -157,7 +157,7 @@ def test_a_snapshot_of_a_replayed_log_is_the_tree_that_effects_make() -> None:
     """Effects carry everything: a tree made of them alone equals the state's."""
     state = fresh_state()
     base = MemoryBase()
-    kinds = set()
+    kinds: set[int] = set()
     for entry in log_entries("ensemble-log.100000001"):
         effects = state.apply(entry)
         kinds.update(effect[0] for effect in effects)

@@ -29,9 +29,19 @@ SESSION = 0x100000000000001
 OTHER = 0x100000000000002
 TTL_OWNER = -(1 << 56)
 
-FIELDS = (
-    "czxid mzxid ctime mtime version cversion aversion owner data_length children pzxid".split()
-)
+FIELDS = [
+    "czxid",
+    "mzxid",
+    "ctime",
+    "mtime",
+    "version",
+    "cversion",
+    "aversion",
+    "owner",
+    "data_length",
+    "children",
+    "pzxid",
+]
 
 
 def stat_of(raw: bytes) -> dict[str, int]:
@@ -91,7 +101,17 @@ class MemoryBase:
             if path.startswith("/zookeeper/"):
                 continue
             stat = stat_of(raw)
-            order = "czxid mzxid pzxid ctime mtime version cversion aversion owner".split()
+            order = [
+                "czxid",
+                "mzxid",
+                "pzxid",
+                "ctime",
+                "mtime",
+                "version",
+                "cversion",
+                "aversion",
+                "owner",
+            ]
             packed = struct.pack(">qqqqqiiiq", *(stat[name] for name in order))
             text = b"" if path == "/" else path.encode()
             total += zlib.crc32(text + (data or b"") + packed)
@@ -222,9 +242,7 @@ class Server:
 
     def create_ttl(self, path: str, ttl: int, flags: int = 5) -> Prepared:
         """createTTL."""
-        return self.ask(
-            Op.CREATE_TTL, rec.CreateTTLRequest(path, b"t", OPEN, flags, ttl).encode()
-        )
+        return self.ask(Op.CREATE_TTL, rec.CreateTTLRequest(path, b"t", OPEN, flags, ttl).encode())
 
     def set_data(self, path: str | None, data: bytes | None, version: int = -1) -> Prepared:
         """setData."""
