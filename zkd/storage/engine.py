@@ -28,7 +28,8 @@ from zkd.errors import OperatorError
 from zkd.storage import database
 from zkd.storage.errors import LogBehind, LogCorrupt, LogFailed, LogFull, TreeDamaged
 from zkd.storage.files import Claims, Lock, Reserve
-from zkd.storage.reader import TreeReader
+from zkd.storage.generation import GenerationWriter, remove_tree
+from zkd.storage.reader import TreeReader, tree_path
 from zkd.storage.recovery import (
     EffectsOf,
     Opened,
@@ -39,6 +40,7 @@ from zkd.storage.recovery import (
     replay,
 )
 from zkd.storage.settings import StorageSettings
+from zkd.storage.treewriter import TreeWriter
 from zkd.tree.effects import Effect
 
 __all__ = [
@@ -300,6 +302,37 @@ class Engine:
         """Both epochs, durably: a promise may be told when this has returned."""
         self._guarded(lambda: self.log.set_epochs(accepted, current))
         self._claim()
+
+    def new_generation(self) -> GenerationWriter:
+        """A writer of the next tree beside the present one: SNAP, restore, import."""
+        self._alive()
+        return GenerationWriter(
+            self.data_dir, self.generation + 1, self.log.meta.id, self.settings.tree
+        )
+
+    def switch_generation(self, zxid: int, epochs: tuple[int, int] | None = None) -> None:
+        """The tree that `new_generation` finished at `zxid` is the tree from now on: the log
+        begins above `zxid`, what was logged, pending or unflushed is gone, (accepted, current)
+        epochs are set, all in one durable transaction. Readers open the new file."""
+        number = self.generation + 1
+        new = TreeWriter(tree_path(self.data_dir, number), self.settings)
+        if (new.id, new.generation, new.zxid) != (self.log.meta.id, number, zxid):
+            new.close()
+            raise TreeDamaged("not the tree that was announced", str(new.path))
+        self._guarded(lambda: self.log.replace(number, zxid, epochs))
+        failpoints.hit("generation.switched")
+        old, self.tree = self.tree, new
+        new.turn = old.turn + 1
+        old.close()
+        remove_tree(old.path)
+        self._forget_pending()
+        self._unfolded.clear()
+        self._uncommitted.clear()
+        self.durable = self.committed = zxid
+        self._pending_to = self._log_rows = 0
+        self.must_synchronise = ""
+        self._claim()
+        self.mark.sync()
 
     # -- errors --------------------------------------------------------------------------------
 

@@ -1,0 +1,158 @@
+"""The next generation of the tree: written beside the old one, switched in one transaction."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from storage_model import SMALL, Model, dump, expected, open_engine, work_until
+from test_engine import random_txns
+
+from zkd.errors import OperatorError
+from zkd.storage.check import check
+from zkd.storage.engine import Engine, TreeDamaged
+from zkd.storage.generation import GenerationWriter
+from zkd.storage.log import LogReader
+from zkd.storage.reader import open_tree, tree_path
+
+HERE = Path(__file__).parent
+ZXID = 5 << 32 | 17
+
+
+def other_tree(seed: int = 3) -> Model:
+    model = Model()
+    random_txns(model, random.Random(seed), 300)
+    return model
+
+
+def write(writer: GenerationWriter, model: Model, rng: random.Random) -> None:
+    """The model's tree, in any order and with stats as a snapshot has them."""
+    nodes = [
+        (path, node[0], node[1][:52] + bytes(8) + node[1][60:], node[2])
+        for path, node in expected(model).items()
+    ]
+    rng.shuffle(nodes)
+    assert writer.nodes(nodes) == len(nodes)
+    writer.sessions(model.sessions.items())
+
+
+def test_the_new_tree_replaces_tree_log_and_epochs(tmp_path: Path) -> None:
+    old, new = Model(), other_tree()
+    engine = open_engine(tmp_path, SMALL)
+    engine.open_incarnation()
+    engine.append(random_txns(old, random.Random(1), 50))
+    reader = open_tree(tmp_path / "data", tmp_path / "log", cache_bytes=1 << 20)
+    writer = engine.new_generation()
+    write(writer, new, random.Random(2))
+    assert writer.finish(ZXID) == new.digest
+    engine.switch_generation(ZXID, (5, 4))
+    assert (engine.generation, engine.durable, engine.tree_zxid) == (2, ZXID, ZXID)
+    assert engine.epochs == (5, 4)
+    assert reader.node("/zookeeper") is not None, "an old reader goes on until it is told"
+    reader.close()
+    assert not tree_path(tmp_path / "data", 1).exists()
+    new.zxid = ZXID
+    engine.append([new.create("/after"), new.set("/after", b"x")])
+    assert engine.tree.digest != 0
+    work_until(engine, lambda: engine.work(0.01) or not engine._unfolded)
+    engine.close()
+    engine = open_engine(tmp_path, SMALL)
+    assert (engine.generation, engine.durable, engine.epochs) == (2, ZXID + 2, (5, 4))
+    engine.close()
+    assert dump(tmp_path) == expected(new)
+    assert check(tmp_path / "data", tmp_path / "log") == []
+    with open_tree(tmp_path / "data", tmp_path / "log", cache_bytes=1 << 20).db as db:
+        assert dict(db.execute("SELECT * FROM session").fetchall()) == new.sessions
+    log = LogReader(tmp_path / "log" / "log.db")
+    assert [zxid for zxid, _ in log.read(ZXID)] == [ZXID + 1, ZXID + 2]
+    log.close()
+
+
+def test_a_member_behind_its_own_promises_may_vote_after_snap(tmp_path: Path) -> None:
+    settings = replace(SMALL, commit_on_append=False)
+    engine = open_engine(tmp_path, settings)
+    engine.open_incarnation()
+    engine.must_synchronise = "rows are missing"
+    writer = engine.new_generation()
+    writer.finish(ZXID)
+    engine.switch_generation(ZXID, (5, 5))
+    assert engine.must_synchronise == ""
+    engine.close()
+    open_engine(tmp_path, settings).close()
+
+
+def test_an_abandoned_or_unfinished_tree_is_removed(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path, SMALL)
+    writer = engine.new_generation()
+    write(writer, other_tree(), random.Random(2))
+    writer.abandon()
+    assert not writer.path.exists()
+    writer = engine.new_generation()
+    write(writer, other_tree(), random.Random(2))
+    writer.finish(7)
+    with pytest.raises(TreeDamaged, match="announced"):
+        engine.switch_generation(8)
+    engine.close()
+    open_engine(tmp_path, SMALL).close()
+    assert not writer.path.exists()
+
+
+@pytest.mark.parametrize(("path", "why"), [("/a/b", "parent"), ("/zookeeper", "twice")])
+def test_a_source_that_makes_no_sense_is_refused(tmp_path: Path, path: str, why: str) -> None:
+    engine = open_engine(tmp_path, SMALL)
+    writer = engine.new_generation()
+    write(writer, Model(), random.Random(2))
+
+    def rest() -> None:
+        writer.nodes([(path, b"", bytes(68), None)])
+        writer.finish(1)
+
+    with pytest.raises(OperatorError, match=why):
+        rest()
+    writer.abandon()
+    engine.close()
+
+
+CHILD = """
+import random, sys
+from pathlib import Path
+from storage_model import SMALL, open_engine
+from test_generation import ZXID, other_tree, write
+engine = open_engine(Path(sys.argv[1]), SMALL)
+writer = engine.new_generation()
+write(writer, other_tree(), random.Random(2))
+writer.finish(ZXID)
+engine.switch_generation(ZXID, (5, 5))
+engine.close()
+"""
+
+
+@pytest.mark.parametrize(
+    "point", ["generation.written", "generation.synced", "log.truncate", "generation.switched"]
+)
+def test_killed_in_the_middle_it_is_the_old_tree_or_the_new(tmp_path: Path, point: str) -> None:
+    model = Model()
+    engine: Engine = open_engine(tmp_path, SMALL)
+    engine.open_incarnation()
+    engine.append(random_txns(model, random.Random(1), 50))
+    engine.close()
+    env = {
+        **os.environ,
+        "ZKD_FAILPOINTS": f"{point}=kill",
+        "PYTHONPATH": f"{HERE.parents[2]}:{HERE}",
+    }
+    done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], env=env, check=False)
+    assert done.returncode == -signal.SIGKILL
+    engine = open_engine(tmp_path, SMALL)
+    new = point == "generation.switched"
+    assert (engine.generation, engine.epochs) == ((2, (5, 5)) if new else (1, (0, 0)))
+    engine.close()
+    assert dump(tmp_path) == expected(other_tree() if new else model)
+    assert check(tmp_path / "data", tmp_path / "log") == []
+    assert len(list((tmp_path / "data").glob("tree-*.db"))) == 1
