@@ -27,7 +27,8 @@ from typing import Any
 JOIN = 1
 """(JOIN, name, life, connections): connections = [(conn, session, identities)] that live on."""
 REQUESTS = 2
-"""(REQUESTS, life, seq, items): items = [(conn, xid, op, payload)], see the codes below."""
+"""(REQUESTS, life, sent_ms, items): items = [(conn, xid, op, payload)], see the codes below;
+sent_ms of CLOCK_MONOTONIC."""
 TOUCH = 3
 """(TOUCH, life, sent_ms, [(session, heard_ms)]): sessions heard of since the last one; ms of
 CLOCK_MONOTONIC. It is also the front-end's sign of life."""
@@ -81,6 +82,8 @@ ATTACHED = 2
 """payload = (session, timeout_ms, password)"""
 REFUSED = 3
 """payload = None: no such session, wrong password, or closing."""
+THROTTLED = 5
+"""payload = None: it has waited too long and was not done (throttled_op_wait_time)."""
 MOVED = 4
 """payload = reason: the connection is no longer the session's; close it."""
 

@@ -53,9 +53,10 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "address", "admitted", "buffer", "established", "fe", "has_read_only", "heard",
-        "identities", "last_op", "last_response", "last_xid", "last_zxid", "latency_max", "latency_min",
-        "latency_sum", "needed", "number", "out", "password", "pending", "read_only", "received",
-        "sent", "session", "state", "timeout_ms", "transport", "watching", "write_paused",
+        "identities", "last_op", "last_response", "last_xid", "last_zxid", "latency_max",
+        "latency_min", "latency_sum", "needed", "number", "out", "password", "pending",
+        "read_only", "received", "sent", "session", "state", "timeout_ms", "transport",
+        "watching", "write_paused",
     )  # fmt: skip
 
     def __init__(self, fe: FrontEnd) -> None:
@@ -208,6 +209,9 @@ class Connection(asyncio.Protocol):
         if length < 0 or length > self.fe.frame_max:
             self.refuse("frame.length", length=length)
             return
+        if length > self.fe.large_above and not self.fe.large.could_admit(length):
+            self.refuse("request.large", bytes=length)
+            return
         if have >= length + 4:  # shorter than a RequestHeader
             self.refuse("frame.short", length=length)
             return
@@ -346,9 +350,12 @@ class Connection(asyncio.Protocol):
     def complete(self, txn: tuple[Any, ...], now: float) -> None:
         """The transaction of the oldest request is applied: answer, then what waited behind it."""
         pending = self.pending
-        _, xid, op, asked = pending.popleft()
+        entry = pending.popleft()
+        xid, op, asked = entry[1], entry[2], entry[3]
+        if len(entry) > 5:
+            self.fe.large.finish(entry[5])
         if op == NEW_SESSION:
-            pending.appendleft((SENT, xid, op, asked))
+            pending.appendleft(entry)
             session, timeout_ms, password = txn[7]
             self.attached(session, timeout_ms, password)
             return
@@ -365,13 +372,24 @@ class Connection(asyncio.Protocol):
 
     def synced(self, xid: int) -> None:
         """The answer to a sync: the path as it came (it is not looked at)."""
-        _, asked_xid, _, _, body = self.pending.popleft()
+        _, asked_xid, _, _, body, taken = self.pending.popleft()
         assert asked_xid == xid
+        self.fe.large.finish(taken)
         size = int.from_bytes(body[:4], "big", signed=True)
         if len(body) < 4 or size < -1 or 4 + size > len(body):
             self.reply(xid, Err.MARSHALLING_ERROR)
         else:
             self.reply(xid, 0, body[: 4 + max(size, 0)])
+        self.turn()
+
+    def throttled(self, xid: int) -> None:
+        """The request waited too long and was not done."""
+        entry = self.pending.popleft()
+        assert entry[1] == xid
+        if len(entry) > 5:
+            self.fe.large.finish(entry[5])
+        self.fe.metrics.throttled_ops.value += 1
+        self.reply(xid, Err.THROTTLED_OP)
         self.turn()
 
     def note(self, op: int, zxid: int, latency_ms: float, now: float) -> None:
@@ -440,7 +458,7 @@ class Connection(asyncio.Protocol):
         self.state = CLOSED
         self.out.clear()
         self.buffer.clear()
-        self.pending.clear()
         self.fe.disconnected(self, reason)
+        self.pending.clear()
         if had:
             self.fe.ask(self, 0, GONE, reason)

@@ -35,6 +35,7 @@ from zkd.bus.messages import (
     REPLY,
     REQUESTS,
     SYNCED,
+    THROTTLED,
     TOUCH,
     TXNS,
     decode,
@@ -48,17 +49,21 @@ from zkd.server import connection, logs, words
 from zkd.server.admission import Admission
 from zkd.server.connection import Connection
 from zkd.server.frontend_metrics import FrontEndMetrics
-from zkd.server.process import SupervisorGone
+from zkd.server.limits import LargeRequestBudget
+from zkd.server.process import SupervisorGone, collect_cycles
 from zkd.server.served import Served
 from zkd.server.stream import Stream
 from zkd.tree import effects as fx
 
 if TYPE_CHECKING:
+    from zkd.config import Config
     from zkd.server.process import Child
 
 monotonic = time.monotonic
 MESSAGES_A_TURN = 64
 """So many messages of the bus are handled before clients get their turn."""
+COLLECT_EVERY_S = 60.0
+"""Connections and their tasks may leave cycles behind."""
 STOP_LIMIT_S = 0.3
 """On the way out what is in flight may take so long to be answered."""
 
@@ -87,7 +92,11 @@ class FrontEnd:
         """Not read from while too much is in flight."""
         self._next_number = 0
         self.in_flight = 0
-        self.in_flight_max = max(config.global_outstanding_limit // config.frontends, 50)
+        self.in_flight_max = max(_in_flight_limit(config) // config.frontends, 1)
+        self.large = LargeRequestBudget(config)
+        self.large_above = self.large.threshold if self.large.threshold >= 0 else 1 << 62
+        self.keep_requests = False
+        """Pending writes keep their bodies."""
         self.requests: list[tuple[int, int, int, Any]] = []
         """For the next message to the peer."""
         self.serving = False
@@ -110,6 +119,7 @@ class FrontEnd:
         self._tell_counts = False
         self.gathering: dict[int, words.Gathering] = {}
         self._server: asyncio.AbstractServer | None = None
+        self._collect_at = monotonic() + COLLECT_EVERY_S
         self._tick_s = max(0.05, min(0.25, config.tick_time / 8000))
         child.on_lives = self._lives
 
@@ -149,6 +159,9 @@ class FrontEnd:
     def disconnected(self, conn: Connection, reason: str) -> None:
         """The connection has ended, for whatever reason."""
         self.connections.pop(conn.number, None)
+        for entry in conn.pending:
+            if len(entry) > 5:
+                self.large.finish(entry[5])
         for group in (self.fresh, self.touched, self.dirty, self.paused):
             group.discard(conn)
         if conn.admitted:
@@ -193,13 +206,16 @@ class FrontEnd:
         if not self.stream.granted or self.served.pinned_bytes > self.served.cache_bytes:
             conn.refuse("server.not_accepting", opcode=op)
             return
-        if op == Op.SYNC:
-            conn.pending.append((connection.SENT, xid, op, conn.heard, body))
-            body = b""
+        if op == Op.SYNC or self.keep_requests or len(body) > self.large_above:
+            taken = self.large.admit(len(body) + 8)
+            if taken < 0:
+                conn.refuse("request.large", opcode=op, bytes=len(body))
+                return
+            conn.pending.append((connection.SENT, xid, op, conn.heard, body, taken))
         else:
             conn.pending.append((connection.SENT, xid, op, conn.heard))
-            if op == Op.CLOSE_SESSION:
-                conn.state = connection.CLOSING
+        if op == Op.CLOSE_SESSION:
+            conn.state = connection.CLOSING
         self.in_flight += 1
         if not self.requests:
             self.loop.call_soon(self._send_requests)
@@ -211,6 +227,7 @@ class FrontEnd:
         """Stop reading from a connection while too much is in flight."""
         if self.in_flight > self.in_flight_max or len(conn.pending) > self.in_flight_max:
             self.paused.add(conn)
+            self.metrics.throttle_waits.value += 1
             conn.transport.pause_reading()
 
     def _let_go(self) -> None:
@@ -225,7 +242,7 @@ class FrontEnd:
         requests, self.requests = self.requests, []
         if self.peer is not None and requests:
             failpoints.hit("frontend.before-requests")
-            self.peer.send((REQUESTS, self.child.life, requests))
+            self.peer.send((REQUESTS, self.child.life, int(monotonic() * 1000), requests))
             failpoints.hit("frontend.after-requests")
 
     # -- the board -----------------------------------------------------------------------------
@@ -304,13 +321,15 @@ class FrontEnd:
         """What the peer answers without a transaction."""
         number, xid, _, kind, payload = answer
         conn = self.connections.get(number)
-        if kind == SYNCED:
+        if kind in (SYNCED, THROTTLED):
             self.in_flight -= 1
         if conn is None or not conn.pending:
             return
         self.dirty.add(conn)
         if kind == SYNCED:
             conn.synced(xid)
+        elif kind == THROTTLED:
+            conn.throttled(xid)
         elif kind == ATTACHED:
             old = self.sessions.get(payload[0])
             if old is not None and old is not conn:
@@ -444,6 +463,9 @@ class FrontEnd:
             self.touched.clear()
             self.peer.send((TOUCH, self.child.life, int(now * 1000), touches))
         self._tell_siblings()
+        if now >= self._collect_at:
+            self._collect_at = now + COLLECT_EVERY_S
+            collect_cycles()
         limit = self.config.sessionless_cnxn_timeout / 1000
         for conn in [c for c in self.fresh if now - c.heard > limit]:
             self.metrics.sessionless.value += 1
@@ -504,6 +526,13 @@ class FrontEnd:
             conn.flush()
             conn.close("the server stops")
         self.loop.call_later(0.02, self.loop.stop)
+
+
+def _in_flight_limit(config: Config) -> int:
+    """Requests of the whole server that may be at the peer: beyond it clients are not read from."""
+    throttle = config.request_throttle_max_requests
+    limit = config.global_outstanding_limit
+    return min(limit, throttle) if throttle > 0 else limit
 
 
 def main(child: Child) -> None:

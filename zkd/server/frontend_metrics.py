@@ -23,6 +23,8 @@ class FrontEndMetrics:
         self.dropped = registry.counter("connection_drop_count")
         self.sessionless = registry.counter("sessionless_connections_expired")
         self.auth_failed = registry.counter("auth_failed_count")
+        self.throttle_waits = registry.counter("request_throttle_wait_count")
+        self.throttled_ops = registry.counter("throttled_ops")
         self.refused = registry.counter_set("zkd_requests_refused_total")
         self._update = registry.summary("updatelatency")
         self._all = registry.summary("latency")
@@ -87,6 +89,7 @@ class FrontEndMetrics:
         registry.counter("packets_sent").value = self.packets_sent
         registry.counter("response_packet_cache_hits").value = self.fast_reads
         registry.counter("response_packet_cache_misses").value = self.slow_reads
+        registry.counter("large_requests_rejected").value = fe.large.rejected
         registry.counter("zkd_watch_events_total").value = fe.served.events
         if fe.served.started:
             registry.counter("zkd_cache_hits_total").value = fe.served.view.hits

@@ -42,6 +42,7 @@ from zkd.bus.messages import (
     REPLY,
     REQUESTS,
     SYNCED,
+    THROTTLED,
     TOUCH,
     TXNS,
     decode,
@@ -153,7 +154,7 @@ class Peer:
                 break
             message = decode(frame)
             if message[0] == REQUESTS:
-                self._requests(message[1], message[2])
+                self._requests(message[1], message[2], message[3])
                 if len(self.batch) >= BATCH_MAX:
                     self._hand_on()
             else:
@@ -177,10 +178,27 @@ class Peer:
             for link in self.frontends.values():
                 link.outbox.send_frame(frame, zmq.DONTWAIT)
                 failpoints.hit("peer.between-frontends")
+            if self.preparer.refusals:
+                self._log_refusals()
         for link in self.frontends.values():
             if link.answers:
                 link.outbox.send((ANSWERS, self.incarnation, self.seq, link.answers))
                 link.answers = []
+
+    def _log_refusals(self) -> None:
+        """Requests whose transaction would have been too large to be read again."""
+        while self.preparer.refusals:
+            refusal = self.preparer.refusals.popleft()
+            conn = self.sessions.owners.get(refusal.session)
+            self.log.warning(
+                "request.too_large",
+                session=hex(refusal.session & (1 << 64) - 1),
+                frontend=conn.link.name if conn is not None else "",
+                connection=conn.number if conn is not None else 0,
+                opcode=refusal.op,
+                path=refusal.path,
+                bytes=refusal.size,
+            )
 
     def _tick(self, now: float) -> None:
         """Grants, expiry, containers, retries: whatever the clock says is due."""
@@ -426,10 +444,13 @@ class Peer:
 
     # -- requests ------------------------------------------------------------------------------
 
-    def _requests(self, life: int, items: list[Any]) -> None:
+    def _requests(self, life: int, sent_ms: int, items: list[Any]) -> None:
         link = self.frontends.get(life)
+        limit_ms = self.config.throttled_op_wait_time
         if link is None:
             self._unknown(life)
+        elif limit_ms and monotonic() * 1000 - sent_ms > limit_ms:
+            self._throttle(link, items)
         elif self.state == SERVING:
             self._handle(link, items)
         elif self.state == OPENING:
@@ -473,6 +494,14 @@ class Peer:
             batch.append((zxid, life, number, xid, err, body, effects, results))
             if op == Op.CLOSE_SESSION:
                 self.sessions.close(session)
+
+    def _throttle(self, link: FrontEndLink, items: list[Any]) -> None:
+        """Requests that have waited too long: those of sessions are done, the rest is not."""
+        for item in items:
+            if item[2] > 0:
+                link.answers.append((item[0], item[1], self.zxid, THROTTLED, None))
+            else:
+                self._handle(link, [item])
 
     def _handle_full(self, link: FrontEndLink, items: list[Any]) -> None:
         """Requests while nothing can be appended: re-attaching works, writes end the connection."""

@@ -9,6 +9,7 @@ file on it means that the supervisor is gone, and then so is the child.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import mmap
 import os
@@ -40,6 +41,20 @@ def die_with_parent(parent: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         raise SupervisorGone
+
+
+def quiet_collector() -> None:
+    """Leave the garbage to reference counts: the server's own objects make no cycles on the way of
+    a request, and a collection would go over every cached znode each time."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+def collect_cycles() -> None:
+    """Now and then: look for cycles among what has come since the last time, and only there."""
+    gc.collect()
+    gc.freeze()
 
 
 class Board:

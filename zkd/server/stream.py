@@ -31,7 +31,8 @@ class Stream:
         self.txns: deque[Txn] = deque()
         self.answers: deque[tuple[int, tuple[Any, ...]]] = deque()
         """(zxid that must be applied first, answer)"""
-        self.incarnation = 0
+        self.incarnation = -1
+        """-1: in none, everything is dropped until BEGIN."""
         self.peer_life = 0
         self.alone = True
         """What is durable is committed."""
@@ -101,7 +102,7 @@ class Stream:
             return
         if self.alone:
             self.durable = durable
-        if turn != self.turn:
+        if turn != self.turn and self.fe.served.started:
             self.fe.apply_ready()
             if self.fe.served.view.advance():
                 self.turn = turn
@@ -116,7 +117,7 @@ class Stream:
     def _gap(self, seq: int) -> None:
         """Something is missing: join again, never go on."""
         self.fe.log.error("bus.gap", expected=self.next_seq, got=seq)
-        self.incarnation = 0
+        self.incarnation = -1
         if self.fe.peer is not None:
             self.join(self.fe.peer)
 

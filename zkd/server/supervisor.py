@@ -26,7 +26,13 @@ from pathlib import Path
 from zkd import config as configuration
 from zkd.errors import OperatorError
 from zkd.server import logs, ports
-from zkd.server.process import Board, Child, SupervisorGone, die_with_parent
+from zkd.server.process import (
+    Board,
+    Child,
+    SupervisorGone,
+    die_with_parent,
+    quiet_collector,
+)
 
 STOP_LIMIT_S = 1.7
 """All children together have this long to stop before the rest is killed."""
@@ -220,6 +226,8 @@ class Supervisor:
             index=worker.index,
         )
         log = logs.get(worker.name)
+        if worker.kind != "admin":
+            quiet_collector()
         try:
             _main_of(worker.kind)(child)
         except SupervisorGone:
