@@ -31,6 +31,7 @@ TABLE = {
     "shell": Entry("zkd.cli.shell", "shell", "Read and change znodes, as zkCli does."),
     "status": Entry("zkd.cli.status", "status", "Show how a running server is doing."),
     "config": Entry("zkd.cli.config", "config", "Check and explain a configuration file."),
+    "init": Entry("zkd.cli.init", "init", "Make the folders of a configuration."),
     "bench": Entry("zkd.cli.bench", "bench", "Measure a server."),
     "version": Entry("zkd.cli.commands", "version", "Show the version of zkd."),
 }
