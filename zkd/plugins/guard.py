@@ -45,13 +45,21 @@ class _Stop(BaseException):
 class Faults:
     """Counts what plugins did wrong, and logs the 1st, 2nd, 4th, 8th, ... of each kind.
 
-    `counts`: (plugin, what) -> times. `what` is a word: import, hook, raised, late, rubbish,
-    dropped, gap. Any thread.
+    `counts`: (plugin, what) -> times. `what` is a word: import, hook, raised, late, off, rubbish,
+    dropped, cursor, log. Any thread.
     """
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
+        self._add: Callable[[str, int], None] | None = None
+
+    def feed(self, add: Callable[[str, int], None]) -> None:
+        """Call `add(plugin, n)` for every fault, also for those so far: a metric by plugin."""
+        with self._lock:
+            self._add = add
+            for (plugin, _), n in self.counts.items():
+                add(plugin, n)
 
     def report(
         self, source: Source, what: str, text: str, error: BaseException | None = None
@@ -60,6 +68,8 @@ class Faults:
             key = (source.plugin, what)
             n = self.counts.get(key, 0) + 1
             self.counts[key] = n
+            if self._add is not None:
+                self._add(source.plugin, 1)
         if n & (n - 1):
             return
         detail = f": {type(error).__name__}: {error}" if error is not None else ""

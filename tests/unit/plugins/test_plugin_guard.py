@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from zkd.plugins.guard import Faults, Late, Limited, Source, run_limited
+from zkd.server.metrics import CounterSet
 
 
 def test_a_call_gives_its_value_or_its_exception() -> None:
@@ -42,3 +43,11 @@ def test_every_fault_is_counted_by_plugin_and_kind() -> None:
         faults.report(Source("auth.a", "acme", "1"), "raised", "raised in matches")
     faults.report(Source("auth.b", "acme", "1"), "late", "late")
     assert faults.counts == {("auth.a", "raised"): 5, ("auth.b", "late"): 1}
+
+
+def test_faults_feed_a_metric_also_with_those_before_it_was_there() -> None:
+    faults, counted = Faults(), CounterSet()
+    faults.report(Source("auth.a", "acme", "1"), "raised", "raised")
+    faults.feed(counted.add)
+    faults.report(Source("auth.a", "acme", "1"), "late", "late")
+    assert counted.values == {"auth.a": 2}
