@@ -17,19 +17,15 @@ PENDING: tuple[str, ...] = (
     "snapshot.compression.method",
     "snapshot.trust.empty",
     # when the log is synced
-    "flushDelay",
     "forceSync",
-    "maxBatchSize",
-    "maxWriteQueuePollTime",
     # throttles of requests
-    "largeRequest*",
     "request_stale_*",
-    "request_throttle*",
-    "throttled_op_wait_time",
+    "request_throttle_stall_time",
+    "request_throttle_drop_stale",
+    "request_throttler.shutdownTimeout",
     "maxGetChildrenResponseCacheSize",
     "maxResponseCacheSize",
     # kinds of sessions, statistics
-    "clientTcpKeepAlive",
     "enableEagerACLCheck",
     "localSessions*",
     "messageTracker.*",
@@ -37,7 +33,6 @@ PENDING: tuple[str, ...] = (
     "readonlymode.enabled",
     "jvm.pause.*",
     "slow.request.ms",
-    "watchdog.timeout",
     # the HTTP admin server, some of HTTPS for metrics
     "admin.*",
     "trusted.proxies",

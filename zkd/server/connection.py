@@ -9,6 +9,7 @@ table `hot` has the very bytes of the request, the prepared reply goes out unpar
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import deque
 from struct import Struct
@@ -103,6 +104,9 @@ class Connection(asyncio.Protocol):
             host = host[7:]
         self.address = (host, peer[1])
         self.heard = monotonic()
+        if self.fe.config.client_tcp_keep_alive:
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.fe.connected(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

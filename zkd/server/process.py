@@ -8,6 +8,7 @@ file on it means that the supervisor is gone, and then so is the child.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zkd.errors import OperatorError
 from zkd.server import logs
 
 if TYPE_CHECKING:
@@ -127,4 +129,5 @@ class Child:
             if message.get("stop"):
                 self.stopping = True
             if message.get("reload"):
-                logs.reload()
+                with contextlib.suppress(OperatorError):  # the supervisor has said why
+                    logs.reload()

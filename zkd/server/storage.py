@@ -62,6 +62,10 @@ class Storage:
         self.seq = 0
         self.announced = (0, 0)
         self.accepting = False
+        self.delay_s = config.flush_delay / 1000
+        poll_ms = config.max_write_queue_poll_time
+        self.poll_s = (poll_ms if poll_ms >= 0 else config.flush_delay / 3) / 1000
+        self.batch_max = config.max_batch_size
         self.metrics = Metrics("storage")
         self.fsynctime = self.metrics.summary("fsynctime")
         self.fsync_seconds = self.metrics.histogram("zkd_fsync_seconds")
@@ -97,15 +101,25 @@ class Storage:
         recv = self.inbox.recv
         batch: list[tuple[Any, ...]] = []
         incarnation = self.engine.incarnation
+        deadline = 0.0
         while True:
             try:
                 frame = recv(zmq.DONTWAIT)
             except zmq.Again:
+                if batch and self.delay_s:
+                    deadline = deadline or time.monotonic() + self.delay_s
+                    left_s = min(deadline - time.monotonic(), self.poll_s)
+                    if left_s > 0 and self.inbox.socket.poll(left_s * 1000):
+                        continue
                 break
             message = decode(frame)
             if message[0] == TXNS:
                 if message[1] == incarnation:
                     batch += message[3]
+                    if len(batch) >= self.batch_max:
+                        self._append(batch)
+                        batch = []
+                        deadline = 0.0
                 continue
             if batch:
                 self._append(batch)

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zkd import config as configuration
+from zkd.config.runtime import prepare_runtime_dir
 from zkd.errors import OperatorError
 from zkd.server import logs, ports
 from zkd.server.process import (
@@ -36,10 +37,8 @@ from zkd.server.process import (
 
 STOP_LIMIT_S = 1.7
 """All children together have this long to stop before the rest is killed."""
-SILENCE_LIMIT_S = 20.0
-"""A child that has not said that it is alive for so long is killed and started again."""
-STORAGE_SILENCE_LIMIT_S = 60.0
-"""The same for storage, which may be waiting for the disk."""
+STORAGE_PATIENCE = 3
+"""Storage may be waiting for the disk: it has so many times the watchdog's limit."""
 QUICK_DEATH_S = 1.0
 RESTART_DELAY_MAX_S = 5.0
 STOP_ORDER = ("frontend", "peer", "storage", "admin")
@@ -65,10 +64,6 @@ class Worker:
     @property
     def kind(self) -> str:
         return self.name.split(" ")[0]
-
-    @property
-    def silence_limit_s(self) -> float:
-        return STORAGE_SILENCE_LIMIT_S if self.kind == "storage" else SILENCE_LIMIT_S
 
 
 def _main_of(kind: str) -> Callable[[Child], None]:
@@ -162,8 +157,7 @@ class Supervisor:
                     where=str(directory),
                     mend="check dataDir and dataLogDir, and the rights of this user",
                 ) from None
-        self.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.runtime_dir.chmod(0o700)
+        prepare_runtime_dir(self.runtime_dir)
 
     def _catch_signals(self) -> None:
         for end in (self._wake_r, self._wake_w):
@@ -214,7 +208,7 @@ class Supervisor:
         self._wake_r.close()
         self._wake_w.close()
         _title(worker.name, self.config.name)
-        logs.setup(self.config.log_config, worker.name)
+        logs.setup(self.config.log_config, worker.name, server=self.config.name)
         child = Child(
             name=worker.name,
             life=worker.life,
@@ -254,14 +248,23 @@ class Supervisor:
                         continue
                     return self._stop_all()
                 if number == signal.SIGHUP:
-                    logs.reload()
-                    self._tell_all(reload=True)
+                    self._reload()
             refusal = self._reap()
             if refusal is not None:
                 self._stop_all()
                 raise refusal
             self._restart_due()
             self._kill_silent()
+
+    def _reload(self) -> None:
+        """Read the logging file again, here and in every child."""
+        try:
+            logs.reload()
+        except OperatorError as e:
+            self.log.error("log.reload_refused", what=e.what, where=e.where, mend=e.mend)
+            return
+        self._tell_all(reload=True)
+        self.log.info("log.reloaded")
 
     def _timeout_s(self) -> float:
         due = [w.restart_at - time.monotonic() for w in self.workers if w.restart_at]
@@ -379,13 +382,15 @@ class Supervisor:
 
     def _kill_silent(self) -> None:
         now = time.monotonic()
+        limit_s = self.config.watchdog_timeout / 1000
         for worker in self.workers:
-            if worker.pid and now - worker.heard > worker.silence_limit_s:
+            patience = STORAGE_PATIENCE if worker.kind == "storage" else 1
+            if worker.pid and now - worker.heard > limit_s * patience:
                 self.log.error(
                     "process.silent",
                     name=worker.name,
                     pid=worker.pid,
-                    limit_s=worker.silence_limit_s,
+                    limit_s=limit_s * patience,
                 )
                 os.kill(worker.pid, signal.SIGKILL)
                 worker.heard = now
@@ -467,9 +472,16 @@ def notify(state: str) -> None:
 def run(config_path: str | None, overrides: dict[str, str]) -> int:
     """Run a server until SIGTERM or SIGINT; the exit status. Raises OperatorError."""
     config = configuration.load(config_path, overrides)
-    logs.setup(config.log_config, "supervisor")
+    logs.setup(config.log_config, "supervisor", server=config.name)
     log = logs.get("supervisor")
     for finding in config.warnings:
-        log.warning("config.warning", text=str(finding))
+        tell = log.warning if finding.level == "warning" else log.info
+        tell("config.finding", key=finding.key, what=finding.what, mend=finding.mend)
+    if config.distributed:
+        raise OperatorError(
+            what="this version of zkd serves alone: it cannot be a member of an ensemble yet",
+            where=str(config.source or "the configuration"),
+            mend="remove the server.N lines to run a standalone server",
+        )
     _title("supervisor", config.name)
     return Supervisor(config).run()

@@ -79,7 +79,7 @@ class OwnSettings:
         minimum=0, special=-1, reloadable=True,
     )
     watchdog_timeout: int = own(
-        "watchdog.timeout", MS, 10_000,
+        "watchdog.timeout", MS, 20_000,
         "A process of the server that is silent for longer is killed and started again.",
         minimum=1000,
     )
