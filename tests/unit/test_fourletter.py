@@ -12,7 +12,8 @@ import pytest
 from zkd import config as configuration
 from zkd.server import fourletter
 from zkd.server.environment import full_version
-from zkd.server.fourletter import Connection, FrontEnd, Gathered, Peer, Storage, render
+from zkd.server.fourletter import render
+from zkd.server.gathered import Connection, FrontEnd, Gathered, Peer, Storage
 
 
 @pytest.fixture(autouse=True)
