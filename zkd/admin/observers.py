@@ -238,7 +238,7 @@ class _Task:
             cursor = self._file.load()
         except (ValueError, OSError) as error:
             self._report("cursor", "begins anew, its cursor cannot be read", error)
-        fresh = 0 if self._observer.from_oldest else committed
+        fresh = 0 if self._from_oldest() else committed
         if cursor is None:
             self._zxid = fresh
         elif cursor.history != self._shared.history:
@@ -248,6 +248,13 @@ class _Task:
             self._zxid = cursor.zxid
         self._saved = cursor
         self._save()
+
+    def _from_oldest(self) -> bool:
+        try:
+            return bool(self._observer.from_oldest)
+        except Exception as error:  # noqa: BLE001  a plugin's property
+            self._report("raised", "raised in from_oldest", error)
+            return False
 
     def _await_more(self) -> bool:
         """True if there is a transaction to hand over, False to stop. Saves an idle cursor."""

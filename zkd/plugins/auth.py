@@ -57,6 +57,9 @@ class _Slot:
         self._direct = loaded.source.shipped
         self._helper = Limited(self.scheme)
         self._kept: dict[tuple[object, ...], Any] = {}
+        self.is_authenticated: bool = self._ask(
+            "is_authenticated", None, lambda: loaded.item.is_authenticated, bool, False
+        )
 
     def ask(self, what: str, call: Callable[[Any], Any], argument: Any, kind: type, no: Any) -> Any:
         """The answer of a pure method with one argument; `no` if it has none to give."""
@@ -189,7 +192,7 @@ class AuthRegistry:
     def is_authenticated(self, scheme: str) -> bool:
         """Whether `auth:` in an ACL stands for identities of this scheme."""
         slot = self._slots.get(scheme)
-        return slot is not None and bool(slot.provider.is_authenticated)
+        return slot is not None and slot.is_authenticated
 
     def on_connect(self, origin: Origin) -> tuple[Identity, ...]:
         """The identities of a new connection."""

@@ -34,6 +34,14 @@ class Source:
         return f"plugin {self.plugin} ({self.distribution} {self.version})"
 
 
+def described(error: BaseException) -> str:
+    """Type and text of an exception, also of one whose text cannot be had."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  a plugin's __str__
+        return type(error).__name__
+
+
 class Late(Exception):
     """A plugin's call did not end within its limit; of no interest to the plugin."""
 
@@ -72,7 +80,7 @@ class Faults:
                 self._add(source.plugin, 1)
         if n & (n - 1):
             return
-        detail = f": {type(error).__name__}: {error}" if error is not None else ""
+        detail = f": {described(error)}" if error is not None else ""
         times = f" ({n} times)" if n > 1 else ""
         log.error("%s %s%s%s", source, text, detail, times, exc_info=error if n == 1 else None)
 

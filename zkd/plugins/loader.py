@@ -44,7 +44,7 @@ from zkd.plugins.api import (
     SnapshotFormat,
     flag,
 )
-from zkd.plugins.guard import Faults, Late, Source, run_limited
+from zkd.plugins.guard import Faults, Late, Source, described, run_limited
 
 Role = Literal["frontend", "peer", "admin", "snapshot"]
 
@@ -267,9 +267,8 @@ def _load_one(point: EntryPoint, plugin: Installed, config: Config, limit_s: flo
             f"its entry point is named {point.name!r}, not KIND.NAME with KIND one of "
             + ", ".join(KINDS),
         )
-    hook = hookspecs.HOOK_OF_KIND[plugin.kind]
     try:
-        answers = run_limited(point.name, lambda: _ask(point, hook, config), limit_s)
+        return run_limited(point.name, lambda: _ask(point, plugin.kind, config), limit_s)
     except _Refused:
         raise
     except Late as late:
@@ -277,12 +276,13 @@ def _load_one(point: EntryPoint, plugin: Installed, config: Config, limit_s: flo
     except pluggy.PluginValidationError as error:
         raise _Refused("hook", " ".join(str(error).split()), None) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin call
-        raise _Refused("import", f"{type(error).__name__}: {error}", error) from None
-    return _checked(answers, plugin.kind, hook)
+        raise _Refused("import", described(error), error) from None
 
 
-def _ask(point: EntryPoint, hook: str, config: Config) -> list[object]:
-    """In the helper thread: import the module, hold it against the hooks, call its own."""
+def _ask(point: EntryPoint, kind: str, config: Config) -> list[object]:
+    """In the helper thread: import the module, hold it against the hooks, call its own, and look
+    at what it answers."""
+    hook = hookspecs.HOOK_OF_KIND[kind]
     module = point.load()
     version = getattr(module, "zkd_hookspec_version", HOOKSPEC_VERSION)
     if version != HOOKSPEC_VERSION:
@@ -296,7 +296,7 @@ def _ask(point: EntryPoint, hook: str, config: Config) -> list[object]:
     caller = getattr(manager.hook, hook)
     if not caller.get_hookimpls():
         raise _Refused("hook", f"it does not implement {hook}, the hook of its kind")
-    return list(caller(config=config))
+    return _checked(list(caller(config=config)), kind, hook)
 
 
 def _checked(answers: list[object], kind: str, hook: str) -> list[object]:

@@ -118,6 +118,18 @@ def leave() -> Any:
     raise SystemExit(1)
 
 
+class Shy(Token):
+    @property
+    def is_authenticated(self) -> bool:  # type: ignore[override]
+        raise KeyError("not now")
+
+
+def test_a_provider_that_cannot_say_whether_it_authenticates_does_not(third_party: Make) -> None:
+    schemes = registry(third_party, Shy())
+    assert schemes.is_authenticated("token") is False
+    assert schemes.statistics()["token"]["raised"] == 1
+
+
 @pytest.mark.parametrize("shipped", [False, True])
 @pytest.mark.parametrize("how", [boom, leave, lambda: 7, lambda: None, lambda: [("token",)]])
 def test_what_raises_or_answers_rubbish_means_no(

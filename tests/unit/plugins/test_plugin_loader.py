@@ -123,6 +123,8 @@ def hook(body: str, signature: str = "config", name: str = "zkd_auth_providers")
         (hook("return [AuthProvider()]"), "abstract"),
         (GOOD_AUTH.replace('"token"', "None"), "Token.scheme is None"),
         (GOOD_AUTH.replace('scheme = "token"', 'scheme = "a b"'), "Token.scheme is 'a b'"),
+        (GOOD_AUTH.replace('scheme = "token"', "scheme = property(lambda s: 1 / 0)"), "ZeroDiv"),
+        (hook("class E(Exception): __str__ = None\n    raise E"), "E"),
     ],
 )
 def test_a_hook_that_is_wrong_raises_or_returns_rubbish_is_refused(
