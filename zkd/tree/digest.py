@@ -16,8 +16,9 @@ from zkd.tree.paths import SYSTEM_PREFIX
 DIGEST_VERSION: Final = 2
 MASK: Final = 0xFFFFFFFFFFFFFFFF
 
-TXN_DIGEST: Final = Struct(">iQ")
-"""TxnDigest: version, digest of the tree."""
+digest_order = Struct(">16s8s36s").pack
+"""A raw stat's bytes as the digest wants them, from (stat, stat[60:], stat[16:52]): czxid mzxid
+pzxid ctime mtime version cversion aversion ephemeralOwner."""
 
 
 def path_data_crc(path: str, data: bytes | None) -> int:
@@ -28,7 +29,7 @@ def path_data_crc(path: str, data: bytes | None) -> int:
 
 def stat_digest(stat: bytes, pcrc: int) -> int:
     """A node's digest from its raw stat and `path_data_crc`."""
-    return crc32(stat[0:16] + stat[60:68] + stat[16:52], pcrc)
+    return crc32(digest_order(stat, stat[60:], stat[16:52]), pcrc)
 
 
 def node_digest(path: str, data: bytes | None, stat: bytes) -> int:
