@@ -187,6 +187,11 @@ class TreeReader:
         rows: list[Any] = self._execute(sql).fetchall()
         return rows
 
+    def acl_lists(self) -> list[bytes]:
+        """Every ACL that occurs, but world:anyone:31. Reads all nodes."""
+        rows: Any = self._execute("SELECT DISTINCT acl FROM node WHERE acl IS NOT NULL")
+        return [acl for (acl,) in rows]
+
     def quotas(self) -> list[tuple[str, bytes | None]]:
         """(path, data) of every zookeeper_limits node."""
         rows: Any = self._execute(
