@@ -223,6 +223,8 @@ class View:
         if old is None:
             data: bytes | None = UNKNOWN
             acl: bytes | None = UNKNOWN
+            if kind != fx.CREATED:  # it may have been evicted while it had prepared replies
+                self._forget_hot(path)
         else:
             data, acl = old.data, old.acl
             if old.hot:
