@@ -117,6 +117,8 @@ class View:
                 node = ABSENT if row is None else Node(row[1], row[0], row[2], 0)
             else:
                 self.hits += 1
+                if node.data is UNKNOWN or node.acl is UNKNOWN:
+                    self._complete(path, node)
             self._remember(path, node)
         else:
             self.hits += 1
