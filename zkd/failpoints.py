@@ -55,6 +55,15 @@ NAMES = {
     "storage.after-fsync": "storage: durable, before the word is sent to anybody",
     "storage.between-announcements": "storage: one front-end knows, the next does not",
     "storage.before-peer-hears": "storage: front-ends know, the peer does not",
+    "peer.before-storage": "peer: a batch is prepared, nobody has it",
+    "peer.after-storage": "peer: storage has the batch, no front-end has",
+    "peer.between-frontends": "peer: storage and one front-end have the batch, the next has not",
+    "peer.before-incarnation": "peer: storage has opened an incarnation, nobody has heard of it",
+    "peer.between-begins": "peer: one front-end has begun the incarnation, the next has not",
+    "frontend.before-requests": "front-end: requests are read, the peer has not got them",
+    "frontend.after-requests": "front-end: the peer has got the requests",
+    "frontend.after-txns": "front-end: transactions have come, none is applied",
+    "frontend.before-replies": "front-end: applied and told on the board, no reply has left",
 }
 """Every fail point, and the window that it opens. A module of another room adds its own by
 `register` when it is imported."""

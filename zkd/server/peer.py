@@ -178,7 +178,7 @@ class Peer:
             for link in self.frontends.values():
                 link.outbox.send_frame(frame, zmq.DONTWAIT)
                 failpoints.hit("peer.between-frontends")
-            if self.preparer.refusals:
+            if self.preparer.refusals or self.preparer.quota_exceeded:
                 self._log_refusals()
         for link in self.frontends.values():
             if link.answers:
@@ -199,6 +199,18 @@ class Peer:
                 path=refusal.path,
                 bytes=refusal.size,
             )
+        while self.preparer.quota_exceeded:
+            over = self.preparer.quota_exceeded.popleft()
+            self.log.warning(
+                "quota.exceeded",
+                per=over.prefix,
+                session=hex(over.session & (1 << 64) - 1),
+                path=over.path,
+                quota=over.prefix,
+                hard=over.hard,
+            )
+            namespace = over.prefix.split("/")[1]
+            self.metrics.counter_set("quota_exceeded_error_per_namespace").add(namespace)
 
     def _tick(self, now: float) -> None:
         """Grants, expiry, containers, retries: whatever the clock says is due."""
@@ -266,8 +278,10 @@ class Peer:
             self.seq += 1
             assert self.storage is not None
             self.storage.send_frame(frame, zmq.DONTWAIT)
+        failpoints.hit("peer.before-incarnation")
         for link in self.frontends.values():
             self._begin(link, pending, forget=False)
+            failpoints.hit("peer.between-begins")
         waiting, self.waiting = self.waiting, []
         for link, items in waiting:
             if link.life in self.frontends:
