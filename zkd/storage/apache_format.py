@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ class _Source:
     def _read(self, size: int) -> bytes:
         try:
             return self._file.read(size)
-        except (OSError, EOFError, SnappyError) as e:
+        except (OSError, EOFError, SnappyError, zlib.error) as e:
             raise self.error(f"cannot be unpacked: {e}") from e
 
     def take(self, size: int) -> bytes:

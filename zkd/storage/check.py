@@ -154,6 +154,16 @@ def tree_digest(reader: TreeReader) -> int:
     return total & MASK
 
 
+def _is_node(data: object, raw: object, acl: object) -> bool:
+    """Whether a row's values have the types and sizes of a node."""
+    return (
+        isinstance(data, bytes | None)
+        and isinstance(raw, bytes)
+        and len(raw) == stat.STAT_BYTES
+        and isinstance(acl, bytes | None)
+    )
+
+
 class _TreeCheck:
     """The contents of one tree."""
 
@@ -181,13 +191,13 @@ class _TreeCheck:
     def _nodes(self) -> None:
         reader = self.reader
         count = size = digest = 0
-        for path, data, raw, _ in scan_all(reader):
+        for path, data, raw, acl in scan_all(reader):
             count += 1
+            if not _is_node(data, raw, acl):
+                self.say("types", f"{path} holds no data, stat and ACL")
+                continue
             size += len(path) + len(data or b"")
             digest += node_digest(path, data, raw)
-            if len(raw) != stat.STAT_BYTES:
-                self.say("stat", f"{path} has one of {len(raw)} bytes")
-                continue
             if stat.data_length(raw) != len(data or b""):
                 self.say("data length", f"{path} says {stat.data_length(raw)}")
             self._owner(path, stat.owner(raw))

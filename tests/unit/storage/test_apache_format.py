@@ -143,7 +143,7 @@ def test_a_flipped_bit_or_a_missing_end_is_found(tmp_path: Path, name: str) -> N
     whole = name.endswith("13")
     packed = 0
     _, nodes = read(VECTORS / name)
-    for at in range(0, len(content), 3):
+    for at in range(0, len(content), 11):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0x20]) + content[at + 1 :])
         try:
             assert read(path)[1] == nodes, "a copy of the same bytes from elsewhere"
@@ -152,7 +152,7 @@ def test_a_flipped_bit_or_a_missing_end_is_found(tmp_path: Path, name: str) -> N
             pass
     assert packed == 0 if whole else packed < 20
     readable = 0
-    for size in range(len(content)):
+    for size in range(0, len(content), 1 if whole else 5):
         path.write_bytes(content[:size])
         try:
             read(path)
