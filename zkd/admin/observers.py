@@ -23,8 +23,9 @@ from typing import Final
 
 from zkd.admin.commits import decode as decode_commit
 from zkd.admin.cursors import Cursor, CursorFile
+from zkd.admin.families import is_sound
 from zkd.plugins.api import Commit, CommitObserver, MetricFamily
-from zkd.plugins.guard import Faults, Source
+from zkd.plugins.guard import Faults, Late, Source, run_limited
 from zkd.plugins.loader import Loaded
 
 log = logging.getLogger("zkd.admin.observers")
@@ -33,6 +34,9 @@ BATCH_MAX: Final = 1000
 CURSOR_INTERVAL_S: Final = 1.0
 BACK_OFF_S: Final = 0.1
 BACK_OFF_MAX_S: Final = 30.0
+METRICS_LIMIT_S: Final = 0.5
+METRICS_PAUSE_S: Final = 10.0
+"""An observer whose metrics are late is not asked for them again before this."""
 
 ReadLog = Callable[[int, int], list[tuple[int, bytes]]]
 """(after_zxid, limit) -> rows (zxid, body), the oldest first; raises LogPurged. After any other
@@ -120,7 +124,8 @@ class ObserverRunner:
         return [task.statistics() for task in self._tasks]
 
     def metrics(self) -> list[MetricFamily]:
-        """The families of all observers; what is no family, or not called zkd_*, is dropped."""
+        """The families of all observers; what cannot be shown (families.py) is dropped. For any
+        one thread at a time."""
         found: list[MetricFamily] = []
         for task in self._tasks:
             found += task.metrics()
@@ -156,6 +161,7 @@ class _Task:
         self._saved: Cursor | None = None
         self._saved_at = 0.0
         self._called_at: float | None = None
+        self._metrics_at = 0.0
         self.handled = 0
         self.retries = 0
         self.gaps = 0
@@ -201,12 +207,21 @@ class _Task:
         )
 
     def metrics(self) -> list[MetricFamily]:
+        clock = self._shared.clock
+        if clock() < self._metrics_at:
+            return []
         try:
-            families = list(self._observer.metrics())
+            families = run_limited(
+                self.name, lambda: list(self._observer.metrics()), METRICS_LIMIT_S
+            )
+        except Late as late:
+            self._metrics_at = clock() + METRICS_PAUSE_S
+            self._shared.faults.report(self._source, "late", f"{late} in metrics")
+            return []
         except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin call
             self._shared.faults.report(self._source, "raised", "raised in metrics", error)
             return []
-        good = [f for f in families if isinstance(f, MetricFamily) and f.name.startswith("zkd_")]
+        good = [family for family in families if is_sound(family)]
         if len(good) < len(families):
             self._shared.faults.report(
                 self._source, "rubbish", "gave something else than families called zkd_*"

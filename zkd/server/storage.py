@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 SLICE_S = 0.004
 """How long one slice of background work may take."""
+ADMIN_EVERY_S = 0.1
+"""How often the admin process is told what is durable, while that changes."""
 FULL_RETRY_S = 1.0
 """How often a full disk is tried again."""
 
@@ -57,8 +59,11 @@ class Storage:
         self.context: zmq.Context[Any] = zmq.Context()
         self.inbox = Inbox(self.context, child.runtime_dir, child.name, child.life)
         self.listeners: dict[str, Outbox] = {}
-        """Front-ends and admin that have joined, by name; the peer is apart."""
+        """Front-ends that have joined, by name; the peer and the admin process are apart."""
         self.peer: Outbox | None = None
+        self.admin: Outbox | None = None
+        self.admin_told = -1
+        self.admin_at = 0.0
         self.seq = 0
         self.announced = (0, 0)
         self.accepting = False
@@ -93,6 +98,8 @@ class Storage:
                 timeout_ms = 200
             if self.engine.turn != self.announced[1]:
                 self._announce()
+            if self.admin is not None and self.admin_told != self.engine.durable:
+                self._tell_admin(self.admin)
         self._drain()
         self.engine.close()
 
@@ -157,7 +164,17 @@ class Storage:
         engine = self.engine
         self.seq += 1
         self.announced = (engine.durable, engine.turn)
-        frame = encode(
+        frame = self._durable()
+        for outbox in self.listeners.values():
+            outbox.send_frame(frame, zmq.DONTWAIT)
+            failpoints.hit("storage.between-announcements")
+        if self.peer is not None:
+            failpoints.hit("storage.before-peer-hears")
+            self.peer.send_frame(frame, zmq.DONTWAIT)
+
+    def _durable(self) -> bytes:
+        engine = self.engine
+        return encode(
             (
                 DURABLE,
                 engine.incarnation,
@@ -167,12 +184,14 @@ class Storage:
                 engine.turn,
             )
         )
-        for outbox in self.listeners.values():
-            outbox.send_frame(frame, zmq.DONTWAIT)
-            failpoints.hit("storage.between-announcements")
-        if self.peer is not None:
-            failpoints.hit("storage.before-peer-hears")
-            self.peer.send_frame(frame, zmq.DONTWAIT)
+
+    def _tell_admin(self, admin: Outbox) -> None:
+        """Observers are in no hurry: their process is not woken for each batch."""
+        now = time.monotonic()
+        if now >= self.admin_at:
+            self.admin_at = now + ADMIN_EVERY_S
+            self.admin_told = self.engine.durable
+            admin.send_frame(self._durable(), zmq.DONTWAIT)
 
     def _failed(self, reason: str) -> None:
         self.accepting = False
@@ -229,6 +248,14 @@ class Storage:
         self._announce()
 
     def _join(self, name: str, life: int) -> None:
+        if name == "admin":
+            if self.admin is not None:
+                if self.admin.life >= life:
+                    return
+                self.admin.close()
+            self.admin = Outbox(self.context, self.child.runtime_dir, name, life)
+            self.admin_told = -1
+            return
         old = self.listeners.get(name)
         if old is not None and old.life == life:
             return
@@ -239,6 +266,9 @@ class Storage:
 
     def _lives(self, lives: dict[str, int]) -> None:
         """A listener whose life has ended is forgotten."""
+        if self.admin is not None and lives.get("admin", 0) > self.admin.life:
+            self.admin.close()
+            self.admin = None
         for name, outbox in list(self.listeners.items()):
             if lives.get(name, 0) > outbox.life:
                 outbox.close()
