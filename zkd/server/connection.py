@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zkd.bus.messages import GONE, NEW_SESSION, REATTACH
 from zkd.jute.protocol import Err, Op
-from zkd.server import operations, replies
+from zkd.server import fourletter, operations, replies
 
 if TYPE_CHECKING:
     from zkd.plugins.api import Identity
@@ -34,10 +34,7 @@ NEW, STARTING, OPEN, HELD, CLOSING, CLOSED, WORD = range(7)
 SENT, DEFERRED, BUSY = range(3)
 """States of a pending request: at the peer; a read that waits its turn; being worked on here."""
 
-WORDS: Final = frozenset(
-    b"ruok srvr stat cons crst srst conf envi dirs dump wchs wchc wchp isro gtmk stmk hash mntr"
-    b" lead".split()
-)
+WORDS: Final = frozenset(word.encode() for word in fourletter.WORDS)
 WRITES: Final = frozenset(
     {
         Op.CREATE, Op.CREATE2, Op.CREATE_CONTAINER, Op.CREATE_TTL, Op.DELETE, Op.DELETE_CONTAINER,
@@ -54,10 +51,10 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "address", "admitted", "buffer", "established", "fe", "has_read_only", "heard",
-        "identities", "last_op", "last_response", "last_xid", "last_zxid", "latency_max",
-        "latency_min", "latency_sum", "needed", "number", "out", "password", "pending",
-        "read_only", "received", "sent", "session", "state", "timeout_ms", "transport",
-        "watching", "write_paused",
+        "identities", "last_latency", "last_op", "last_response", "last_xid", "last_zxid",
+        "latency_max", "latency_min", "latency_sum", "needed", "number", "out", "password",
+        "pending", "read_only", "received", "sent", "session", "state", "timed", "timeout_ms",
+        "transport", "watching", "write_paused",
     )  # fmt: skip
 
     def __init__(self, fe: FrontEnd) -> None:
@@ -81,13 +78,15 @@ class Connection(asyncio.Protocol):
         self.write_paused = False
         self.established = time.time()
         self.reset_statistics()
-        self.last_op = "NA"
-        self.last_xid = 0
-        self.last_zxid = 0
+        self.last_zxid = -1
         self.last_response = 0.0
 
     def reset_statistics(self) -> None:
         """Forget what `cons` shows (crst)."""
+        self.last_op = "NA"
+        self.last_xid = -1
+        self.last_latency = 0.0
+        self.timed = 0
         self.received = 0
         self.sent = 0
         self.latency_min = -1.0
@@ -190,6 +189,7 @@ class Connection(asyncio.Protocol):
             if fast:
                 self.sent += fast
                 metrics.fast_reads += fast
+                self.timed += fast
                 self.last_op = "GETD"
         if self.state == CLOSED:
             return
@@ -402,6 +402,8 @@ class Connection(asyncio.Protocol):
         self.last_zxid = zxid
         self.last_response = now
         self.latency_sum += latency_ms
+        self.last_latency = latency_ms
+        self.timed += 1
         if latency_ms > self.latency_max:
             self.latency_max = latency_ms
         if latency_ms < self.latency_min or self.latency_min < 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -210,9 +211,9 @@ class Storage:
         elif kind == JOIN:
             self._join(message[1], message[2])
         elif kind == QUERY:
-            _, ident, _what, (name, life) = message
+            _, ident, what, (name, life) = message
             out = Outbox(self.context, self.child.runtime_dir, name, life)
-            out.send((REPLY, ident, self.child.name, self.statistics()))
+            out.send((REPLY, ident, self.child.name, self.statistics(what)))
             out.close(linger_ms=500)
 
     def _open(self, peer_life: int) -> None:
@@ -274,14 +275,24 @@ class Storage:
                 outbox.close()
                 del self.listeners[name]
 
-    def statistics(self) -> dict[str, Any]:
-        """What four-letter words and metrics are made of (see fourletter.py)."""
-        return {
+    def statistics(self, what: dict[str, Any]) -> dict[str, Any]:
+        """What four-letter words and metrics are made of (see gathered.py)."""
+        answer = {
             "name": self.child.name,
             "pid": os.getpid(),
             **self.engine.statistics(),
             "metrics": self.metrics.dump(),
         }
+        if "sizes" in what.get("parts", ()):
+            config = self.child.config
+            answer["data_dir_size"] = _size(config.data_dir, "tree-*.db*")
+            answer["log_dir_size"] = _size(config.data_log_dir, "log.db*")
+        return answer
+
+
+def _size(folder: Path, pattern: str) -> int:
+    """Bytes of the files of a folder that match."""
+    return sum(path.stat().st_size for path in folder.glob(pattern))
 
 
 def main(child: Child) -> None:

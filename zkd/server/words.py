@@ -99,7 +99,13 @@ def answer(fe: FrontEnd, conn: Connection, word: str, rest: bytes) -> None:
         what["trace_mask"] = mask
 
     def then(gathered: Gathered) -> None:
-        text = fourletter.render(word, gathered, fe.config, trace_mask=mask, lines_max=LINES_MAX)
+        try:
+            text = fourletter.render(
+                word, gathered, fe.config, trace_mask=mask, lines_max=LINES_MAX
+            )
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
+            fe.log.exception("word.failed", e, word=word)
+            text = f"{word} failed: see the server's log\n".encode()
         _send(conn, text)
 
     Gathering(fe, what, then)
@@ -156,7 +162,6 @@ def statistics(fe: FrontEnd, what: dict[str, Any]) -> dict[str, Any]:
 
 def _connection(conn: Connection) -> dict[str, Any]:
     now_mono, now = time.monotonic(), time.time()
-    count = max(conn.sent, 1)
     return {
         "address": conn.address[0],
         "port": conn.address[1],
@@ -169,11 +174,11 @@ def _connection(conn: Connection) -> dict[str, Any]:
         "established_ms": int(conn.established * 1000),
         "timeout_ms": conn.timeout_ms,
         "lcxid": conn.last_xid,
-        "lzxid": conn.last_zxid if conn.last_zxid else -1,
+        "lzxid": conn.last_zxid,
         "lresp_ms": int((now - (now_mono - conn.heard)) * 1000),
-        "llat": 0,
+        "llat": round(conn.last_latency),
         "minlat": round(max(conn.latency_min, 0)),
-        "avglat": round(conn.latency_sum / count),
+        "avglat": round(conn.latency_sum / max(conn.timed, 1)),
         "maxlat": round(conn.latency_max),
         "expires_ms": int((now - (now_mono - conn.heard)) * 1000) + (conn.timeout_ms or 10000),
     }
