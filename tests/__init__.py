@@ -1,0 +1,1 @@
+"""All tests of zkd; `tests.X` is importable from the root of a checkout."""
