@@ -198,7 +198,8 @@ class Zkd(Server):
         if not self.log.exists():
             return []
         lines = self.log.read_text(errors="replace").splitlines()
-        return [line for line in lines if _ERROR.search(line) and not _KILLED.search(line)]
+        errors = [line for line in lines if _ERROR.search(line) and not _KILLED.search(line)]
+        return [line if len(line) < 400 else f"{line[:200]} ... {line[-200:]}" for line in errors]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests import apache
-from tests.chaos import stalls
+from tests.chaos import points, stalls
 from tests.chaos.harness import (
     Bounds,
     Fault,
@@ -122,3 +122,17 @@ def test_stopped_front_end_holds_up_nobody_else_and_is_not_stale() -> None:
     assert stall.meanwhile.count > ANSWERED_MIN
     limit = max(2 * stall.before.p99, 0.05)  # a shared machine's p99 is not steadier than that
     assert stall.meanwhile.p99 < limit, f"before {stall.before}, meanwhile {stall.meanwhile}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", points.names())
+def test_death_at_a_fail_point(point: str) -> None:
+    """Processes die in this window, under load, until the server is started afresh."""
+    with folder_for("zkd") as folder:
+        server = Zkd(folder, points.SETTINGS)
+        try:
+            found = asyncio.run(points.kill_at(server, point, 2, seed=SEED))
+        finally:
+            server.stop()
+    assert_kept(found.outcome, 1)
+    assert found.deaths > 0
