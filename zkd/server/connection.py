@@ -42,6 +42,8 @@ WRITES: Final = frozenset(
     }
 )  # fmt: skip
 """What goes to the peer, in the client's order (sync has no transaction but waits its turn)."""
+NO_OP: Final = 1 << 20
+"""The last operation before there was one."""
 OUT_LIMIT_BYTES = 64 << 20
 """A client so slow to take its replies and events that more than this waits for it is closed."""
 
@@ -51,7 +53,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "address", "admitted", "buffer", "established", "fe", "has_read_only", "heard",
-        "identities", "last_latency", "last_op", "last_response", "last_xid", "last_zxid",
+        "identities", "last_latency", "last_op", "last_xid", "last_zxid",
         "latency_max", "latency_min", "latency_sum", "needed", "number", "out", "password",
         "pending", "read_only", "received", "sent", "session", "state", "timed", "timeout_ms",
         "transport", "watching", "write_paused",
@@ -79,11 +81,10 @@ class Connection(asyncio.Protocol):
         self.established = time.time()
         self.reset_statistics()
         self.last_zxid = -1
-        self.last_response = 0.0
 
     def reset_statistics(self) -> None:
         """Forget what `cons` shows (crst)."""
-        self.last_op = "NA"
+        self.last_op = NO_OP
         self.last_xid = -1
         self.last_latency = 0.0
         self.timed = 0
@@ -190,7 +191,7 @@ class Connection(asyncio.Protocol):
                 self.sent += fast
                 metrics.fast_reads += fast
                 self.timed += fast
-                self.last_op = "GETD"
+                self.last_op = Op.GET_DATA
         if self.state == CLOSED:
             return
         if pos < end:
@@ -318,7 +319,7 @@ class Connection(asyncio.Protocol):
         self.session = session
         self.timeout_ms = timeout_ms
         self.password = b""
-        self.last_op = "SESS"
+        self.last_op = Op.CREATE_SESSION
         self.out.append(replies.connect_response(timeout_ms, session, password, self.has_read_only))
         self.fe.own(self)
         self.go_on()
@@ -366,7 +367,7 @@ class Connection(asyncio.Protocol):
         assert xid == txn[3], f"reply {txn[3]} to request {xid}"
         self.sent += 1
         self.out.append(replies.of_write(op, xid, txn, self.fe.served.client_stat))
-        self.note(op, txn[0], (now - asked) * 1000, now)
+        self.note(op, txn[0], (now - asked) * 1000)
         if op == Op.CLOSE_SESSION:
             self.flush()
             self.close("closed by the client")
@@ -396,17 +397,16 @@ class Connection(asyncio.Protocol):
         self.reply(xid, Err.THROTTLED_OP)
         self.turn()
 
-    def note(self, op: int, zxid: int, latency_ms: float, now: float) -> None:
+    def note(self, op: int, zxid: int, latency_ms: float) -> None:
         """Statistics of one answered request."""
-        self.last_op = replies.OP_LABELS.get(op, "NA")
+        self.last_op = op
         self.last_zxid = zxid
-        self.last_response = now
-        self.latency_sum += latency_ms
         self.last_latency = latency_ms
         self.timed += 1
+        self.latency_sum += latency_ms
         if latency_ms > self.latency_max:
             self.latency_max = latency_ms
-        if latency_ms < self.latency_min or self.latency_min < 0:
+        elif latency_ms < self.latency_min or self.latency_min < 0:
             self.latency_min = latency_ms
 
     def turn(self) -> None:

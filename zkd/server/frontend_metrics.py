@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zkd.server.metrics import Metrics
+from zkd.server.metrics import Metrics, merge
 
 if TYPE_CHECKING:
     from zkd.server.frontend import FrontEnd
@@ -27,7 +27,6 @@ class FrontEndMetrics:
         self.throttled_ops = registry.counter("throttled_ops")
         self.refused = registry.counter_set("zkd_requests_refused_total")
         self._update = registry.summary("updatelatency")
-        self._all = registry.summary("latency")
         self._read = registry.summary("readlatency")
         self.trace_mask = DEFAULT_TRACE_MASK
         self.packets_received = 0
@@ -49,9 +48,7 @@ class FrontEndMetrics:
 
     def write(self, latency_ms: float) -> None:
         """A write has been answered."""
-        whole = int(latency_ms)
-        self._update.add(whole)
-        self._all.add(whole)
+        self._update.add(int(latency_ms))
 
     @property
     def packets_sent(self) -> int:
@@ -61,18 +58,17 @@ class FrontEndMetrics:
     def latency(self) -> tuple[int, int, int, int]:
         """Count, sum, least and greatest in ms, over reads and writes."""
         self._count_reads()
-        every = self._all
-        if not every.count:
+        fed = [one for one in (self._read, self._update) if one.count]
+        if not fed:
             return 0, 0, 0, 0
-        return every.count, every.total, every.min, every.max
+        count, total = sum(one.count for one in fed), sum(one.total for one in fed)
+        return count, total, min(one.min for one in fed), max(one.max for one in fed)
 
     def _count_reads(self) -> None:
         """Reads are answered within the turn in which they arrive: 0 ms, counted in bulk."""
         reads = self.fast_reads + self.slow_reads
-        fresh = reads - self._reads_counted
+        self._read.add_many(0, reads - self._reads_counted)
         self._reads_counted = reads
-        self._read.add_many(0, fresh)
-        self._all.add_many(0, fresh)
 
     def reset(self) -> None:
         """Begin the server's statistics anew (srst)."""
@@ -94,4 +90,6 @@ class FrontEndMetrics:
         if fe.served.started:
             registry.counter("zkd_cache_hits_total").value = fe.served.view.hits
             registry.counter("zkd_cache_misses_total").value = fe.served.view.misses
-        return registry.dump()
+        dump = registry.dump()
+        both = [{"latency": dump[n]} for n in ("readlatency", "updatelatency") if n in dump]
+        return dump | merge(both)

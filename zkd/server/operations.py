@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zkd.jute.codec import Malformed, Reader
 from zkd.jute.protocol import Err, Op, Perm
 from zkd.server import authentication, replies
-from zkd.server.replies import OP_LABELS, buffer, string, strings
+from zkd.server.replies import buffer, string, strings
 from zkd.server.view import Node
 from zkd.tree import acl as acls
 from zkd.tree import watches
@@ -44,7 +44,7 @@ def run(conn: Connection, xid: int, op: int, frame: bytes) -> None:
         return
     if op != Op.PING:
         conn.fe.metrics.slow_reads += 1
-    conn.last_op = OP_LABELS.get(op, "NA")
+    conn.last_op = op
     try:
         handler(conn, xid, frame)
     except ClientRefusal as e:

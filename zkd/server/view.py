@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Any, Final, Protocol
 
-from zkd.tree import effects as fx
+from zkd.tree.effects import ACL, CHANGED, CREATED, QUOTA, SESSION, STAT
 
 UNKNOWN: Final[Any] = ...
 NODE_COST = 400
@@ -55,10 +55,6 @@ class Node:
         """Of its last change if that is above T (then it is pinned), else not above T."""
         self.hot = False
         """Some key of the front-end's table of prepared replies leads here."""
-
-
-ABSENT: Final = Node(b"", None, None, 0)
-"""A node that the tree on disk does not have; never changed."""
 
 
 class View:
@@ -114,7 +110,7 @@ class View:
             if node is None:
                 self.misses += 1
                 row = self.reader.node(path)
-                node = ABSENT if row is None else Node(row[1], row[0], row[2], 0)
+                node = Node(b"", None, None, 0) if row is None else Node(row[1], row[0], row[2], 0)
             else:
                 self.hits += 1
                 if node.data is UNKNOWN or node.acl is UNKNOWN:
@@ -215,47 +211,53 @@ class View:
     def install(self, zxid: int, effect: tuple[Any, ...]) -> None:
         """Take over one effect of transaction zxid."""
         kind = effect[0]
-        if kind >= fx.SESSION:
+        if kind >= SESSION:
             return
         path = effect[1]
         young = self._young
-        old = young.get(path)
-        if old is None:
-            old = self._old.get(path)
-        if old is None:
-            data: bytes | None = UNKNOWN
-            acl: bytes | None = UNKNOWN
-            if kind != fx.CREATED:  # it may have been evicted while it had prepared replies
-                self._forget_hot(path)
-        else:
-            data, acl = old.data, old.acl
-            if old.hot:
-                self._forget_hot(path)
-        if kind == fx.CHANGED or kind == fx.QUOTA:
-            data = effect[3]
-            young[path] = Node(effect[2], data, acl, zxid)
-        elif kind == fx.STAT:
-            young[path] = Node(effect[2], data, acl, zxid)
-        elif kind == fx.CREATED:
-            data = effect[3]
-            young[path] = Node(effect[2], data, effect[4], zxid)
+        node = young.get(path)
+        if node is None:
+            node = young[path] = self._node_to_change(path, kind)
+        elif node.hot:
+            node.hot = False
+            self._forget_hot(path)
+        node.zxid = zxid
+        if kind == CHANGED or kind == QUOTA:  # noqa: SIM109  faster
+            node.stat = effect[2]
+            node.data = effect[3]
+        elif kind == STAT:
+            node.stat = effect[2]
+        elif kind == CREATED:
+            _, _, node.stat, node.data, node.acl = effect
             self._child_changed(zxid, path, zxid)
             if effect[2][44:52] != ZERO8:
                 self._owner_changed(zxid, _OWNER.unpack_from(effect[2], 44)[0], path, zxid)
-        elif kind == fx.ACL:
-            young[path] = Node(effect[2], data, effect[3], zxid)
+        elif kind == ACL:
+            node.stat = effect[2]
+            node.acl = effect[3]
         else:
-            young[path] = Node(b"", None, None, zxid)
+            node.stat, node.data, node.acl = b"", None, None
             self._child_changed(zxid, path, -zxid)
             if effect[2]:
                 self._owner_changed(zxid, effect[2], path, -zxid)
         if zxid >= self._bucket_end:
             self._next_bucket(zxid)
-        if path not in self._bucket:
-            self._bucket.add(path)
-            self.pinned_bytes += NODE_COST + len(path)
-            if data and data is not UNKNOWN:
-                self.pinned_bytes += len(data)
+        bucket = self._bucket
+        if path not in bucket:
+            bucket.add(path)
+            self.pinned_bytes += PINNED_COST + len(path)
+
+    def _node_to_change(self, path: str, kind: int) -> Node:
+        """The object for a node that is about to be changed and not in the younger generation."""
+        old = self._old.get(path)
+        if old is None:
+            if kind != CREATED:  # it may have been let go while it had prepared replies
+                self._forget_hot(path)
+            return Node(b"", UNKNOWN, UNKNOWN, 0)
+        if old.hot:
+            old.hot = False
+            self._forget_hot(path)
+        return old
 
     def _next_bucket(self, zxid: int) -> None:
         if self._bucket:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zkd.bus.messages import QUERY
 from zkd.bus.sockets import Outbox
-from zkd.server import fourletter
+from zkd.server import fourletter, replies
 from zkd.server.fourletter import Gathered
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _connection(conn: Connection) -> dict[str, Any]:
         "recved": conn.received,
         "sent": conn.sent,
         "sid": conn.session,
-        "lop": conn.last_op,
+        "lop": replies.OP_LABELS.get(conn.last_op, "NA"),
         "established_ms": int(conn.established * 1000),
         "timeout_ms": conn.timeout_ms,
         "lcxid": conn.last_xid,
