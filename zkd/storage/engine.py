@@ -13,11 +13,9 @@ there.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from zkd.storage import database
 from zkd.storage.errors import LogBehind, LogCorrupt, LogFailed, LogFull, TreeDamaged
 from zkd.storage.files import Claims, Lock, Reserve
 from zkd.storage.generation import GenerationWriter, remove_tree
+from zkd.storage.logkeeper import LogKeeper
 from zkd.storage.reader import TreeReader, tree_path
 from zkd.storage.recovery import (
     EffectsOf,
@@ -40,6 +39,7 @@ from zkd.storage.recovery import (
     replay,
 )
 from zkd.storage.settings import StorageSettings
+from zkd.storage.statistics import Timing, statistics
 from zkd.storage.treewriter import TreeWriter
 from zkd.tree.effects import Effect
 
@@ -53,15 +53,6 @@ __all__ = [
     "TreeDamaged",
 ]
 
-PURGE_ROWS = 256
-"""Log rows removed in one transaction."""
-PURGE_SLACK = 64
-"""The log is purged when it is longer than allowed by 1/PURGE_SLACK."""
-TAIL_FRAMES = 256
-"""So many frames the log's own connection may checkpoint inside a slice."""
-ALL_ZXIDS = -(1 << 63)
-RETRY_S = 1.0
-"""After a full disk, before the next checkpoint."""
 FOLD = 64
 """Transactions folded between two looks at the clock."""
 
@@ -127,8 +118,8 @@ class Engine:
         self.accepting = False
         self.full = False
         self.dead = ""
-        self.fsync_s = 0.0
-        self.appends = self.rows = self.replayed = 0
+        self.timing = Timing()
+        self.replayed = 0
         self.reserve = Reserve(self.log_dir, settings.reserve_bytes)
         self.reserve.make()
         self._claims = Claims()
@@ -137,13 +128,6 @@ class Engine:
         self._pending: Callable[[bytes], list[Effect]] | None = None
         self._pending_reader: TreeReader | None = None
         self._pending_to = 0
-        self._retry_at = 0.0
-        self._purging = False
-        self._rows_allowed = settings.log_retain
-        self._log_at = self._log_next = settings.log_wal_bytes // 4096
-        self._log_job: Future[tuple[int, int]] | None = None
-        self._log_checkpointer: apsw.Connection | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="log")
         opened = open_files(self.data_dir, self.log_dir, settings)
         self.log, self.tree, self.mark = opened.log, opened.tree, opened.mark
         self.created = opened.created
@@ -151,8 +135,8 @@ class Engine:
         self.notes = opened.notes
         self.durable = self.log.end
         self.committed = self.tree.zxid
+        self.keeper = LogKeeper(self.log, settings)
         try:
-            self._log_rows = self.log.count(ALL_ZXIDS)
             self._recover(opened, progress)
         except BaseException:
             self._close_files()
@@ -233,13 +217,11 @@ class Engine:
             failpoints.hit("log.after-commit")
         except (apsw.Error, OSError) as e:
             raise self._judge(e) from e
-        self.fsync_s = time.perf_counter() - began
+        self.timing.add(time.perf_counter() - began, len(txns))
         self.durable = zxid = self._claims.zxid = self.log.end
         self.mark.write(self._claims)
         failpoints.hit("log.after-mark")
-        self.appends += 1
-        self.rows += len(txns)
-        self._log_rows += len(txns)
+        self.keeper.rows += len(txns)
         if self.settings.commit_on_append:
             self._unfolded.append(txns)
             self.committed = zxid
@@ -295,7 +277,7 @@ class Engine:
             self._uncommitted.pop()
         self.durable = self.log.end
         self._pending_to = min(self._pending_to, self.durable)
-        self._log_rows = self.log.count(ALL_ZXIDS)
+        self.keeper.recount()
         self._claim()
 
     def set_epochs(self, accepted: int, current: int) -> None:
@@ -329,7 +311,7 @@ class Engine:
         self._unfolded.clear()
         self._uncommitted.clear()
         self.durable = self.committed = zxid
-        self._pending_to = self._log_rows = 0
+        self._pending_to = self.keeper.rows = 0
         self.must_synchronise = ""
         self._claim()
         self.mark.sync()
@@ -361,8 +343,7 @@ class Engine:
         self.accepting = False
         self.full = True
         self.reserve.release()
-        self._log_next = 0
-        self._retry_at = time.monotonic() + RETRY_S
+        self.keeper.became_full()
 
     # -- work ----------------------------------------------------------------------------------
 
@@ -381,7 +362,8 @@ class Engine:
                 self._claim()
             if self.tree.refusals != refusals:
                 self._became_full()
-            return more or self._tend_log() or self._purge()
+            self.keeper.checkpoint()
+            return more or self.keeper.purge(self.tree.synced)
         except (apsw.Error, OSError) as e:
             judged = self._judge(e)
             if isinstance(judged, LogFull):
@@ -400,57 +382,6 @@ class Engine:
             if time.monotonic() >= deadline:
                 return bool(unfolded)
         return False
-
-    def _tend_log(self) -> bool:
-        """Bring log.db's WAL into its main file: most of it in the thread, the last frames here,
-        between two appends, so that the next append starts the WAL again."""
-        frames = self.log.wal_frames
-        if self._log_job is not None:
-            if not self._log_job.done():
-                return False
-            job, self._log_job = self._log_job, None
-            _, done = job.result()
-            if frames - done <= TAIL_FRAMES:
-                total, done = database.checkpoint(self.log.db)
-                if total == done:
-                    self.log.wal_frames = 0
-                    self._weigh_log()
-                    self._log_next = self._log_at
-                    return False
-            self._log_next = frames + self._log_at // 8
-        elif frames and frames >= self._log_next and time.monotonic() >= self._retry_at:
-            self._log_job = self._thread.submit(self._checkpoint_log)
-        return False
-
-    def _checkpoint_log(self) -> tuple[int, int]:
-        failpoints.hit("log.checkpoint")
-        if self._log_checkpointer is None:
-            self._log_checkpointer = database.open_writer(
-                self.log.path, synchronous="FULL", cache_bytes=0, vfs=self.settings.vfs
-            )
-        return database.checkpoint(self._log_checkpointer)
-
-    def _purge(self) -> bool:
-        """One slice of old log rows, only up to what the tree holds on disk."""
-        if not self.settings.purge:
-            return False
-        surplus = self._log_rows - self._rows_allowed
-        if surplus <= (0 if self._purging else self._rows_allowed // PURGE_SLACK):
-            self._purging = False
-            return False
-        gone = self.log.purge(self.tree.synced, min(PURGE_ROWS, surplus))
-        self._log_rows -= gone
-        self._purging = gone > 0
-        return self._purging
-
-    def _weigh_log(self) -> None:
-        """How many rows the log may keep, by number and by bytes."""
-        settings = self.settings
-        used = self.log.used_bytes()
-        allowed = settings.log_retain
-        if used > settings.log_retain_bytes:
-            allowed = min(allowed, self._log_rows * settings.log_retain_bytes // used)
-        self._rows_allowed = allowed
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -475,41 +406,11 @@ class Engine:
 
     def _close_files(self) -> None:
         self._forget_pending()
-        self._thread.shutdown()
-        if self._log_checkpointer is not None:
-            self._log_checkpointer.close()
+        self.keeper.close()
         self.tree.close()
         self.log.close()
         self.mark.close()
 
     def statistics(self) -> dict[str, Any]:
-        """Numbers for metrics: sizes in bytes, times in seconds, zxids as they are."""
-        tree, log = self.tree, self.log
-        disk = os.statvfs(self.log_dir)
-        return {
-            "durable": self.durable,
-            "committed": self.committed,
-            "tree_zxid": tree.zxid,
-            "tree_synced": tree.synced,
-            "tree_lag": tree.pinned_txns,
-            "pinned_bytes": tree.pinned_bytes,
-            "incarnation": self.incarnation,
-            "generation": self.generation,
-            "node_count": tree.node_count,
-            "data_bytes": tree.data_bytes,
-            "digest": tree.digest,
-            "log_rows": self._log_rows,
-            "log_wal_frames": log.wal_frames,
-            "tree_wal_frames": tree.wal_frames,
-            "appends": self.appends,
-            "rows": self.rows,
-            "last_fsync_s": self.fsync_s,
-            "flushes": tree.flushes,
-            "last_flush_s": tree.flush_s,
-            "full": self.full,
-            "reserve_held": self.reserve.held,
-            "disk_free_bytes": disk.f_bavail * disk.f_frsize,
-            "recovery_s": self.recovery_s,
-            "replayed": self.replayed,
-            "must_synchronise": self.must_synchronise,
-        }
+        """Numbers for metrics: see statistics.py."""
+        return statistics(self)

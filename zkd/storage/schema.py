@@ -165,5 +165,10 @@ def fill_fresh(db: apsw.Connection) -> None:
         )
         put_meta(
             db,
-            {"digest": EMPTY_DIGEST, "node_count": EMPTY_NODES, "data_bytes": EMPTY_BYTES},
+            {
+                "digest": EMPTY_DIGEST,
+                "node_count": EMPTY_NODES,
+                "data_bytes": EMPTY_BYTES,
+                "counters": "[1, []]",  # none above 1: see counters.py
+            },
         )

@@ -28,7 +28,8 @@ import apsw
 from zkd import failpoints
 from zkd.storage import database
 from zkd.storage.changes import Changes
-from zkd.storage.schema import TreeMeta, put_meta, signed
+from zkd.storage.counters import TopCounters
+from zkd.storage.schema import TreeMeta, put_meta, read_meta, signed
 from zkd.storage.settings import StorageSettings
 from zkd.tree import ephemeral
 from zkd.tree.effects import ACL, CREATED, DELETED, STAT, Effect
@@ -100,6 +101,7 @@ class TreeWriter:
         self._old: Changes | None = None
         self._began = 0.0
         self._steps: Iterator[None] | None = None
+        self.counters = TopCounters(read_meta(self.db).get("counters"))
         self._trash: dict[str, Effect] = {}
         """What was written and is not freed yet: freeing many objects takes long too."""
         self._counts = (self.node_count, self.data_bytes, self.digest)
@@ -176,12 +178,27 @@ class TreeWriter:
                 self._run(self._checkpoint, self._checkpointed)
                 return False
             if not self._due(now):
-                return False
+                return self._look(deadline)
             self._old, self._new = self._new, Changes()
             self._since = now
         elif now < self._retry_at:
             return False
         return self._slices(deadline)
+
+    def _look(self, deadline: float) -> bool:
+        """Nothing else to do: go on with the scan for the highest counters, if one is due."""
+        while self.counters.scanning:
+            self.counters.scan(self.db)
+            if time.monotonic() >= deadline:
+                return self.counters.scanning
+        return False
+
+    @property
+    def unflushed_s(self) -> float:
+        """Age of the oldest change that is not on disk, in seconds."""
+        if not self.pinned_txns:
+            return 0.0
+        return time.monotonic() - (self._began if self._old is not None else self._since)
 
     def _slices(self, deadline: float) -> bool:
         assert self._old is not None
@@ -279,6 +296,8 @@ class TreeWriter:
 
     def _write_nodes(self, chunk: list[Effect]) -> None:
         execute = self.db.execute
+        counters = self.counters
+        floor = counters.floor
         puts: Values = []
         data_sets: Values = []
         acls: Values = []
@@ -288,6 +307,10 @@ class TreeWriter:
         for entry in chunk:
             kind, path = entry[0], entry[1]
             parent, _, name = path.rpartition("/")
+            if kind == DELETED:
+                counters.drop(path)
+            elif entry[2][36:40] > floor:
+                counters.note(path, entry[2][36:40])
             if kind == STAT:
                 stats.append((entry[2], parent, name))
                 continue
@@ -341,15 +364,16 @@ class TreeWriter:
         if known is not None:
             digest = known
         self._counts = (count, size, digest)
-        put_meta(
-            self.db,
-            {
-                "zxid": changes.zxid,
-                "digest": signed(digest),
-                "node_count": count,
-                "data_bytes": size,
-            },
-        )
+        values: dict[str, int | bytes | str] = {
+            "zxid": changes.zxid,
+            "digest": signed(digest),
+            "node_count": count,
+            "data_bytes": size,
+        }
+        counters = self.counters.store()
+        if counters is not None:
+            values["counters"] = counters
+        put_meta(self.db, values)
 
     # -- in the thread -------------------------------------------------------------------------
 

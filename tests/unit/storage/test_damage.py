@@ -59,9 +59,9 @@ def image(tmp_path: Path) -> Image:
     txns = [model.create(f"/n{i}", b"v" * 150) for i in range(30)]
     for txn in txns:
         engine.append([txn])
-    engine._log_next = 1
+    engine.keeper._next = 1
     engine.work(0.1)
-    work_until(engine, lambda: engine._log_job is None)
+    work_until(engine, lambda: not engine.keeper.busy)
     engine.tree.flush()
     engine._claim()
     for i in range(30):

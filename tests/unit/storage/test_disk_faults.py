@@ -13,8 +13,7 @@ import pytest
 from faulty_vfs import Faults, faulty
 from storage_model import SMALL, Model, dump, expected, open_engine, work_until
 
-from zkd.storage import engine as engine_module
-from zkd.storage import treewriter
+from zkd.storage import logkeeper, treewriter
 from zkd.storage.check import check
 from zkd.storage.engine import Engine, LogFailed, LogFull
 from zkd.storage.log import LogReader
@@ -24,7 +23,7 @@ ON_FAULTY = replace(SMALL, vfs="faulty", flush_interval_s=0.0)
 
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
-    monkeypatch.setattr(engine_module, "RETRY_S", 0.01)
+    monkeypatch.setattr(logkeeper, "RETRY_S", 0.01)
     monkeypatch.setattr(treewriter, "RETRY_S", 0.01)
     with faulty() as plan:
         yield plan
@@ -41,7 +40,7 @@ def logged(folder: Path) -> list[bytes]:
 def settle(engine: Engine) -> None:
     """One turn of work, and whatever it began in the log's thread."""
     engine.work(0.01)
-    work_until(engine, lambda: engine._log_job is None)
+    work_until(engine, lambda: not engine.keeper.busy)
 
 
 def bodies(txns: list[Any]) -> list[bytes]:
