@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +30,16 @@ def eventually(what: Callable[[], object], limit_s: float = 20.0) -> None:
 
 def title(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+
+
+@contextmanager
+def connected(server: testing.Server) -> Iterator[Any]:
+    client = server.client()
+    try:
+        yield client
+    finally:
+        client.stop()
+        client.close()
 
 
 @pytest.fixture(name="server")
@@ -50,7 +62,7 @@ def test_each_process_says_which_it_is(server: testing.Server) -> None:
 
 @pytest.mark.parametrize("name", ["frontend 1", "frontend 2", "peer", "storage", "admin"])
 def test_a_process_that_dies_is_restarted_alone(server: testing.Server, name: str) -> None:
-    with server.client() as client:
+    with connected(server) as client:
         client.create("/before", b"1", ephemeral=True)
         session = client.client_id[0]
         before = server.pids()
@@ -66,7 +78,7 @@ def test_a_process_that_dies_is_restarted_alone(server: testing.Server, name: st
 
 
 def test_sigterm_stops_everything_within_two_seconds(server: testing.Server) -> None:
-    with server.client() as client:
+    with connected(server) as client:
         client.create("/kept", b"x")
     pids = server.pids()
     began = time.monotonic()
@@ -74,7 +86,7 @@ def test_sigterm_stops_everything_within_two_seconds(server: testing.Server) -> 
     eventually(lambda: not any(Path(f"/proc/{pid}/cwd").exists() for pid in pids.values()))
     assert time.monotonic() - began < 2.0
     server.restart()
-    with server.client() as client:
+    with connected(server) as client:
         assert client.get("/kept")[0] == b"x"
 
 
