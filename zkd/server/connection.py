@@ -359,6 +359,8 @@ class Connection(asyncio.Protocol):
         xid, op, asked = entry[1], entry[2], entry[3]
         if len(entry) > 5:
             self.fe.large.finish(entry[5])
+            if self.fe.auditing is not None:
+                self.fe.auditing.completed(self, op, entry[4], txn)
         if op == NEW_SESSION:
             pending.appendleft(entry)
             session, timeout_ms, password = txn[7]

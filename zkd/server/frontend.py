@@ -45,7 +45,7 @@ from zkd.jute.protocol import Op
 from zkd.plugins import loader
 from zkd.plugins.api import Origin
 from zkd.plugins.auth import AuthRegistry
-from zkd.server import connection, logs, words
+from zkd.server import auditing, connection, logs, words
 from zkd.server.admission import Admission
 from zkd.server.connection import Connection
 from zkd.server.frontend_metrics import FrontEndMetrics
@@ -77,7 +77,8 @@ class FrontEnd:
         self.config = config
         self.loop = loop
         self.log = logs.get(child.name)
-        self.registry = AuthRegistry(loader.load(config.raw, "frontend"), config.raw)
+        plugins = loader.load(config.raw, "frontend")
+        self.registry = AuthRegistry(plugins, config.raw)
         self.admission = Admission(config)
         self.frame_max = config.jute_maxbuffer
         self.connections: dict[int, Connection] = {}
@@ -95,8 +96,6 @@ class FrontEnd:
         self.in_flight_max = max(_in_flight_limit(config) // config.frontends, 1)
         self.large = LargeRequestBudget(config)
         self.large_above = self.large.threshold if self.large.threshold >= 0 else 1 << 62
-        self.keep_requests = False
-        """Pending writes keep their bodies."""
         self.requests: list[tuple[int, int, int, Any]] = []
         """For the next message to the peer."""
         self.serving = False
@@ -105,6 +104,10 @@ class FrontEnd:
         self.served = Served(config, self.registry, touched=self.dirty.add, ended=self._ended)
         self.stream = Stream(self)
         self.metrics = FrontEndMetrics(self)
+        self.metrics.count_faults(plugins.faults)
+        self.auditing = auditing.begin(self, plugins)
+        self.keep_requests = self.auditing is not None
+        """Pending writes keep their bodies."""
         self.others = config.frontends > 1
         self.board = child.board.view
         self.slot = child.index
@@ -162,6 +165,8 @@ class FrontEnd:
         for entry in conn.pending:
             if len(entry) > 5:
                 self.large.finish(entry[5])
+        if self.auditing is not None:
+            self.auditing.gone(conn)
         for group in (self.fresh, self.touched, self.dirty, self.paused):
             group.discard(conn)
         if conn.admitted:
@@ -314,8 +319,18 @@ class FrontEnd:
                 self.metrics.write((self._now - conn.pending[0][3]) * 1000)
                 conn.complete(txn, self._now)
                 self.dirty.add(conn)
-        if effects and effects[-1][0] == fx.CLOSED:
-            self._ended(effects[-1][1])
+            elif self.auditing is not None:
+                self.auditing.completed_later(txn)
+        if effects and effects[-1][0] >= fx.QUOTA:
+            self._perhaps_ended(txn)
+
+    def _perhaps_ended(self, txn: tuple[Any, ...]) -> None:
+        """Has the transaction ended a session? (QUOTA effects come behind CLOSED.)"""
+        for effect in txn[6]:
+            if effect[0] == fx.CLOSED:
+                if self.auditing is not None:
+                    self.auditing.session_ended(effect[1], txn)
+                self._ended(effect[1])
 
     def _answer(self, answer: tuple[Any, ...]) -> None:
         """What the peer answers without a transaction."""
@@ -364,6 +379,8 @@ class FrontEnd:
         self.serving = True
         if self._server is None and not self.child.stopping:
             self._start_server()
+            if self.auditing is not None:
+                self.auditing.started()
 
     def _on_grant(self, message: tuple[Any, ...]) -> None:
         self.stream.take_grant(message)
@@ -555,5 +572,7 @@ def main(child: Child) -> None:
     loop.set_exception_handler(failed)
     frontend.start()
     loop.run_forever()
+    if frontend.auditing is not None:
+        frontend.auditing.stop()
     if failure:
         raise failure[0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from zkd.server.metrics import Metrics, merge
 
 if TYPE_CHECKING:
+    from zkd.plugins.guard import Faults
     from zkd.server.frontend import FrontEnd
 
 DEFAULT_TRACE_MASK = 306
@@ -45,6 +46,10 @@ class FrontEndMetrics:
             "zkd_cache_bytes",
             lambda: {name: fe.served.view.cache_bytes if fe.served.started else 0},
         )
+
+    def count_faults(self, faults: Faults) -> None:
+        """Count what the plugins of this process do wrong."""
+        faults.feed(self.registry.counter_set("zkd_plugin_faults_total").add)
 
     def write(self, latency_ms: float) -> None:
         """A write has been answered."""
