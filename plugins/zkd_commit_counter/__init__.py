@@ -66,4 +66,6 @@ class CommitCounter(CommitObserver):
 
 @hookimpl
 def zkd_commit_observers(config: Config) -> list[CommitObserver]:
-    return [CommitCounter()]
+    """Reading every transaction costs CPU: only where somebody looks at metrics."""
+    exported = "prometheus" in config.get("metricsProvider.className", "").lower()
+    return [CommitCounter()] if exported or config.get("metrics.exporters") else []

@@ -71,7 +71,7 @@ def test_a_closed_session_takes_its_ephemerals_with_it() -> None:
 
 
 def test_changes_are_counted_by_their_top_level_path() -> None:
-    (observer,) = counter.zkd_commit_observers({})
+    (observer,) = counter.zkd_commit_observers({"metrics.exporters": "prometheus"})
     observer.on_commit(
         [
             commit(Op.CREATE, rec.CreateTxn("/a/b", b"", ACL, False, 1)),
@@ -88,7 +88,7 @@ def test_changes_are_counted_by_their_top_level_path() -> None:
 
 
 def test_the_number_of_names_is_bounded() -> None:
-    (observer,) = counter.zkd_commit_observers({})
+    (observer,) = counter.zkd_commit_observers({"metrics.exporters": "prometheus"})
     for n in range(counter.NAMESPACES_MAX + 5):
         observer.on_commit([commit(Op.DELETE, rec.DeleteTxn(f"/n{n}"))])
     samples = observer.metrics()[0].samples
