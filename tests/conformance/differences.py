@@ -206,8 +206,8 @@ REPLY_RULES: tuple[ReplyRule, ...] = (
     ),
     ReplyRule(
         "multi-create2-stat",
-        "create2 in a multi (and createContainer with other flags than 4) is answered with its type "
-        "and Stat since 3.9 (ZOOKEEPER-4026), before like a create",
+        "create2 in a multi (and createContainer with other flags than 4) is answered with its "
+        "type and Stat since 3.9 (ZOOKEEPER-4026), before like a create",
         "3.8", "3.9", _multi_stat,
     ),
     ReplyRule(

@@ -24,6 +24,7 @@ from dataclasses import replace
 
 from tests.conformance import vocabulary as words
 from tests.conformance import wire
+from tests.conformance.meaning import op_of
 from tests.conformance.shadow import SUPER, Shadow
 from tests.conformance.steps import PASSWORDS, Drop, Open, Raw, Send, Step
 
@@ -136,7 +137,12 @@ class Generator:
             return self.alone(slot)
         if dice < 0.085:
             return self.quota(slot)
-        return Send(slot, tuple(self.one() for _ in range(rng.choice(self.batches))))
+        requests: list[bytes] = []
+        for _ in range(rng.choice(self.batches)):
+            requests.append(self.one())
+            if op_of(requests[-1]) == wire.SET_ACL:
+                break  # Apache ZooKeeper checks what follows at once against the ACL before
+        return Send(slot, tuple(requests))
 
     def open(self, slot: int) -> Open:
         rng = self.rng

@@ -170,7 +170,8 @@ class Shadow:
             self._deleted(path)
 
     def acls_in_step(self, path: bytes) -> Iterator[tuple[Entry, ...]]:
-        """Every ACL that the node of that path had in the present step."""
+        """Every ACL that the node of that path had in the present step. "" reads the root."""
+        path = path or b"/"
         yield from self.gone.get(path, ())
         node = self.nodes.get(path)
         if node is not None:
