@@ -70,13 +70,17 @@ def settle_wal(path: Path) -> None:
 
 def extend_wal(path: Path, size: int) -> None:
     """Bring a quiet WAL file to `size` bytes of zeros behind its end, and sync it: an fsync of a
-    file that does not grow costs half of one that does. Zeros are no frame, SQLite stops there."""
+    file that does not grow costs half of one that does. Zeros are no frame, SQLite stops there.
+    A full disk leaves it as it is."""
     fd = os.open(wal_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         at = os.fstat(fd).st_size
         while at < size:
             at += os.pwrite(fd, ZEROS[: size - at], at)
         os.fdatasync(fd)
+    except OSError as e:
+        if not is_full(e):
+            raise
     finally:
         os.close(fd)
 

@@ -78,9 +78,10 @@ class Engine:
         self.effects_of = effects_of
         began = time.monotonic()
         self._locks = self._lock()
+        self.reserve = Reserve(self.log_dir, settings.reserve_bytes)
         try:
             with explained(self.log_dir, "`zkd check` names the damaged file"):
-                self._open(progress)
+                self._open_with_room(progress)
         except BaseException:
             for lock in self._locks:
                 lock.release()
@@ -113,6 +114,17 @@ class Engine:
             )
         folder.mkdir(parents=True, exist_ok=True)
 
+    def _open_with_room(self, progress: Progress | None) -> None:
+        """Open; if the disk is full, with what the reserve gives."""
+        try:
+            self._open(progress)
+        except (apsw.Error, OSError) as e:
+            if not database.is_full(e) or not self.reserve.path.exists():
+                raise
+            self.reserve.release()
+            self._open(progress)
+        self.full = not self.reserve.make()
+
     def _open(self, progress: Progress | None) -> None:
         settings = self.settings
         self.accepting = False
@@ -120,8 +132,6 @@ class Engine:
         self.dead = ""
         self.timing = Timing()
         self.replayed = 0
-        self.reserve = Reserve(self.log_dir, settings.reserve_bytes)
-        self.reserve.make()
         self._claims = Claims()
         self._unfolded: deque[Sequence[Txn]] = deque()
         self._uncommitted: deque[Txn] = deque()
@@ -219,7 +229,10 @@ class Engine:
             raise self._judge(e) from e
         self.timing.add(time.perf_counter() - began, len(txns))
         self.durable = zxid = self._claims.zxid = self.log.end
-        self.mark.write(self._claims)
+        try:
+            self.mark.write(self._claims)
+        except OSError as e:
+            raise self._judge(e) from e
         failpoints.hit("log.after-mark")
         self.keeper.rows += len(txns)
         if self.settings.commit_on_append:

@@ -12,9 +12,11 @@ purpose (TRUNC, the next generation): a mark of an older cut says nothing about 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import struct
+import weakref
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,13 @@ _CRC = struct.Struct(">I")
 
 
 class Lock:
-    """The right to write to a folder, until `release` or the process's end."""
+    """The right to write to a folder, until `release` or the process's end.
+
+    A forked child (a snapshot's) gives up its copy at once, so that it does not hold the lock
+    longer than the process that it comes from.
+    """
+
+    _held: weakref.WeakSet[Lock] = weakref.WeakSet()
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK_NAME
@@ -48,12 +56,21 @@ class Lock:
             ) from e
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        Lock._held.add(self)
 
     def release(self) -> None:
         """Let go. The file stays: removing it would let two servers lock two files."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _forget_locks() -> None:
+    for lock in list(Lock._held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
 
 
 @dataclass
@@ -96,7 +113,11 @@ class Mark:
             claims.generation,
             claims.tree_synced,
         )
-        os.pwrite(self._fd, body + _CRC.pack(zlib.crc32(body)), (seq & 1) * SLOT)
+        try:
+            os.pwrite(self._fd, body + _CRC.pack(zlib.crc32(body)), (seq & 1) * SLOT)
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise  # a file system that needs room to overwrite: the mark stays older
 
     def sync(self) -> None:
         """Make the mark durable (after the log was made shorter on purpose)."""

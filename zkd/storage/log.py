@@ -238,9 +238,22 @@ class LogWriter:
         return None if row is None else int(row[0])
 
     def count(self, after: int) -> int:
-        """How many rows there are above a zxid."""
-        row: Any = self._execute("SELECT count(*) FROM txn WHERE zxid > ?", (after,)).fetchone()
-        return int(row[0])
+        """How many rows there are above a zxid. They are consecutive in each epoch, so only the
+        ends of the epochs are looked up."""
+        total = 0
+        while True:
+            row: Any = self._execute(
+                "SELECT zxid FROM txn WHERE zxid > ? ORDER BY zxid LIMIT 1", (after,)
+            ).fetchone()
+            if row is None:
+                return total
+            first = row[0]
+            next_epoch = min(((first >> 32) + 1) << 32, MAX_ZXID)
+            row = self._execute(
+                "SELECT zxid FROM txn WHERE zxid < ? ORDER BY zxid DESC LIMIT 1", (next_epoch,)
+            ).fetchone()
+            after = row[0]
+            total += after - first + 1
 
     def used_bytes(self) -> int:
         """Bytes of log.db that hold something."""

@@ -38,6 +38,7 @@ Progress = Callable[[int, int], None]
 REPLAY_ROWS = 10_000
 """Rows replayed between two flushes: bounds memory."""
 PROGRESS_ROWS = 256
+FREE_ROOM = "free some space on this disk; nothing is lost"
 GO_ON = "`zkd check --accept-log-end` goes on from where the log ends"
 TREE_FILE = re.compile(r"tree-(\d+)\.db(-wal|-shm)?$")
 
@@ -62,6 +63,15 @@ def explained(path: Path, mend: str) -> Iterator[None]:
         yield
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError) as e:
         raise TreeDamaged(f"the file is damaged: {e}", str(path), mend) from e
+    except apsw.FullError as e:
+        raise OperatorError("the disk is full", str(path), FREE_ROOM) from e
+    except OSError as e:
+        if database.is_full(e):
+            raise OperatorError("the disk is full", str(path), FREE_ROOM) from e
+        raise OperatorError(f"cannot be opened: {e}", str(path), "check disk and rights") from e
+    except apsw.IOError as e:
+        mend = FREE_ROOM if database.is_full(e) else "check the disk"
+        raise OperatorError(f"cannot be read or written: {e}", str(path), mend) from e
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as e:
         raise OperatorError(
             f"cannot be opened: {e}", str(path), "check the owner and the rights of the folder"

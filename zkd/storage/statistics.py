@@ -88,6 +88,7 @@ def statistics(engine: Engine) -> dict[str, Any]:
         "node_count": tree.node_count,
         "data_bytes": tree.data_bytes,
         "digest": tree.digest,
+        "tree_checkpoint_count": tree.checkpoints,
         "flush_count": tree.flushes,
         "last_flush_s": tree.flush_s,
         "tree_bytes": size_of(tree.path),

@@ -94,7 +94,7 @@ class TreeWriter:
         """The last flush ended on a full disk; it is tried again."""
         self.refusals = 0
         """How often the disk was full."""
-        self.flushes = 0
+        self.flushes = self.checkpoints = 0
         self.flush_s = 0.0
         self._new = Changes()
         self._since = 0.0
@@ -417,6 +417,7 @@ class TreeWriter:
         frames, done = result
         if frames == done:
             self.turn += 1
+            self.checkpoints += 1
         else:
             self._checkpoint_at = time.monotonic() + 1.0
 

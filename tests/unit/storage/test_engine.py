@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from storage_model import (
 )
 
 from zkd.errors import OperatorError
+from zkd.storage import recovery
 from zkd.storage.engine import Engine, LogFull, StorageSettings
 from zkd.storage.log import LogReader
 from zkd.storage.reader import open_tree
@@ -163,8 +167,6 @@ def test_the_log_reader_reads_beside_the_writer(tmp_path: Path) -> None:
 
 
 def test_a_second_server_is_refused_by_name(tmp_path: Path) -> None:
-    import os
-
     engine = open_engine(tmp_path)
     with pytest.raises(OperatorError, match=str(os.getpid())):
         open_engine(tmp_path)
@@ -194,4 +196,75 @@ def test_old_rows_go_only_when_the_tree_has_them_on_disk(tmp_path: Path) -> None
     with pytest.raises(OperatorError, match="removed"):
         log.read(800)
     log.close()
+    engine.close()
+
+
+def test_a_long_log_is_replayed_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "REPLAY_ROWS", 70)
+    model = Model()
+    engine = open_engine(tmp_path, replace(SMALL, flush_interval_s=3600))
+    engine.open_incarnation()
+    feed(engine, random_txns(model, random.Random(6), 400), 10)
+    engine.tree.flush = lambda: None  # type: ignore[method-assign]
+    engine.close()
+    engine = open_engine(tmp_path)
+    assert engine.tree_zxid == 350, "five parts were flushed on the way"
+    engine.close()
+    assert dump(tmp_path) == expected(model)
+
+
+def test_write_ahead_files_are_reused(tmp_path: Path) -> None:
+    settings = replace(EAGER, tree_wal_bytes=64 * 1024)
+    model = Model()
+    engine = open_engine(tmp_path, settings)
+    engine.open_incarnation()
+    reader = open_tree(tmp_path / "data", tmp_path / "log", cache_bytes=1 << 20)
+    turn = engine.turn
+    engine.append([model.create("/n", b"")])
+    deadline = time.monotonic() + 30
+    while engine.keeper.checkpoints < 4 or engine.tree.checkpoints < 3:
+        assert time.monotonic() < deadline
+        engine.append([model.set("/n", bytes(2000))])
+        engine.work(0.01)
+        if engine.turn != turn:
+            turn = engine.turn
+            reader.refresh()
+    reader.close()
+    statistics = engine.statistics()
+    assert statistics["log_wal_bytes"] < engine.durable * 4096 // 2, "all of it went through it"
+    engine.close()
+    assert dump(tmp_path) == expected(model)
+
+
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path)
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(ready[1], b"x")
+        os.read(go[0], 1)
+        os._exit(0)
+    try:
+        os.read(ready[0], 1)
+        engine.close()
+        open_engine(tmp_path).close()
+    finally:
+        os.write(go[1], b"x")
+        os.waitpid(child, 0)
+        for fd in (*ready, *go):
+            os.close(fd)
+
+
+def test_statistics_are_plain_values(tmp_path: Path) -> None:
+    import marshal
+
+    engine = open_engine(tmp_path)
+    engine.open_incarnation()
+    feed(engine, [Model().create("/a")])
+    statistics = engine.statistics()
+    assert marshal.loads(marshal.dumps(statistics)) == statistics
+    assert statistics["append_count"] == statistics["append_rows_total"] == 1
+    assert sum(statistics["append_s_buckets"]) == 1
+    assert statistics["log_dir_bytes"] >= SMALL.log_wal_bytes + SMALL.reserve_bytes
+    assert statistics["disk_free_bytes"] > 0
     engine.close()
