@@ -24,7 +24,7 @@ import apsw
 from zkd import failpoints
 from zkd.errors import OperatorError
 from zkd.storage import database
-from zkd.storage.errors import LogBehind, LogCorrupt, LogFailed, LogFull, TreeDamaged
+from zkd.storage.errors import DiskFull, LogBehind, LogCorrupt, LogFailed, LogFull, TreeDamaged
 from zkd.storage.files import Claims, Lock, Reserve
 from zkd.storage.generation import GenerationWriter, remove_tree
 from zkd.storage.logkeeper import LogKeeper
@@ -77,7 +77,8 @@ class Engine:
         self.data_dir, self.log_dir = Path(data_dir), Path(log_dir)
         self.effects_of = effects_of
         began = time.monotonic()
-        self._locks = self._lock()
+        with explained(self.data_dir, "check the owner and the rights of the folders"):
+            self._locks = self._lock()
         self.reserve = Reserve(self.log_dir, settings.reserve_bytes)
         try:
             with explained(self.log_dir, "`zkd check` names the damaged file"):
@@ -118,8 +119,8 @@ class Engine:
         """Open; if the disk is full, with what the reserve gives."""
         try:
             self._open(progress)
-        except (apsw.Error, OSError) as e:
-            if not database.is_full(e) or not self.reserve.path.exists():
+        except DiskFull:
+            if not self.reserve.path.exists():
                 raise
             self.reserve.release()
             self._open(progress)

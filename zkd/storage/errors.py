@@ -39,6 +39,13 @@ class LogBehind(OperatorError):
         self.promised = promised
 
 
+class DiskFull(OperatorError):
+    """There is no room to open the files."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__("the disk is full", where, "free some space on it; nothing is lost")
+
+
 class TreeDamaged(OperatorError):
     """tree-N.db cannot be read, is older than what was known to be on disk, or lacks log rows to
     go on from."""

@@ -54,8 +54,9 @@ class Lock:
                 str(folder),
                 "stop that server, or give this one another dataDir and dataLogDir",
             ) from e
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock counts, not the name
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
         Lock._held.add(self)
 
     def release(self) -> None:

@@ -22,7 +22,7 @@ from zkd import failpoints
 from zkd.errors import OperatorError
 from zkd.storage import database, schema
 from zkd.storage.check import tree_digest
-from zkd.storage.errors import LogBehind, LogCorrupt, TreeDamaged
+from zkd.storage.errors import DiskFull, LogBehind, LogCorrupt, TreeDamaged
 from zkd.storage.files import Claims, Mark, sync_folder
 from zkd.storage.log import LOG_NAME, LogWriter
 from zkd.storage.reader import TreeReader, tree_path
@@ -38,7 +38,6 @@ Progress = Callable[[int, int], None]
 REPLAY_ROWS = 10_000
 """Rows replayed between two flushes: bounds memory."""
 PROGRESS_ROWS = 256
-FREE_ROOM = "free some space on this disk; nothing is lost"
 GO_ON = "`zkd check --accept-log-end` goes on from where the log ends"
 TREE_FILE = re.compile(r"tree-(\d+)\.db(-wal|-shm)?$")
 
@@ -63,15 +62,10 @@ def explained(path: Path, mend: str) -> Iterator[None]:
         yield
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError) as e:
         raise TreeDamaged(f"the file is damaged: {e}", str(path), mend) from e
-    except apsw.FullError as e:
-        raise OperatorError("the disk is full", str(path), FREE_ROOM) from e
-    except OSError as e:
+    except (apsw.FullError, apsw.IOError, OSError) as e:
         if database.is_full(e):
-            raise OperatorError("the disk is full", str(path), FREE_ROOM) from e
+            raise DiskFull(str(path)) from e
         raise OperatorError(f"cannot be opened: {e}", str(path), "check disk and rights") from e
-    except apsw.IOError as e:
-        mend = FREE_ROOM if database.is_full(e) else "check the disk"
-        raise OperatorError(f"cannot be read or written: {e}", str(path), mend) from e
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as e:
         raise OperatorError(
             f"cannot be opened: {e}", str(path), "check the owner and the rights of the folder"
