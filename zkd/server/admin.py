@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 ANSWER_LIMIT_S: Final = 1.0
 """A process that has not told its metrics by then is left out."""
 SLACK_S: Final = 0.5
-STOP_LIMIT_S: Final = 0.4
+STOP_LIMIT_S: Final = 0.35
 """What has not ended by then is left behind."""
+TOLD_S: Final = 0.1
+"""To say so."""
 TURN_S: Final = 0.5
 NICENESS: Final = 10
 FOLDER: Final = "observers"
@@ -142,7 +144,7 @@ class Admin:
             for runner in (self.observers, self.exporters)
             if runner is not None
         ]
-        deadline = time.monotonic() + STOP_LIMIT_S
+        deadline = time.monotonic() + STOP_LIMIT_S + TOLD_S
         for ender in enders:
             ender.start()
         for ender in enders:
