@@ -44,6 +44,8 @@ class Op:
     ADD_WATCH: Final = 106
     WHO_AM_I: Final = 107
     ERROR: Final = -1
+    GET_CHILDREN_PAGE: Final = 0x7A6B0001
+    """zkd's own: docs/extensions.md."""
     CREATE_SESSION: Final = -10
     CLOSE_SESSION: Final = -11
 

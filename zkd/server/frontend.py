@@ -111,6 +111,7 @@ class FrontEnd:
         self.others = config.frontends > 1
         self.board = child.board.view
         self.slot = child.index
+        self._events_told = 0
         self._waiting: list[tuple[int, Callable[[], None]]] = []
 
         self.context: zmq.Context[Any] = zmq.Context()
@@ -305,6 +306,9 @@ class FrontEnd:
             self.dirty.clear()
             for conn in dirty:
                 conn.flush()
+            if served.events != self._events_told:
+                self.metrics.watch_events(served.events - self._events_told, self._now)
+                self._events_told = served.events
         if self.paused:
             self._let_go()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from zkd.server.metrics import Metrics, merge
@@ -29,6 +30,7 @@ class FrontEndMetrics:
         self.refused = registry.counter_set("zkd_requests_refused_total")
         self._update = registry.summary("updatelatency")
         self._read = registry.summary("readlatency")
+        self._delivery = registry.histogram("zkd_watch_delivery_seconds")
         self.trace_mask = DEFAULT_TRACE_MASK
         self.packets_received = 0
         self.sent_before = 0
@@ -54,6 +56,10 @@ class FrontEndMetrics:
     def write(self, latency_ms: float) -> None:
         """A write has been answered."""
         self._update.add(int(latency_ms))
+
+    def watch_events(self, events: int, since: float) -> None:
+        """So many events have gone to their sockets; their commits were heard of at `since`."""
+        self._delivery.add_many(time.monotonic() - since, events)
 
     @property
     def packets_sent(self) -> int:

@@ -28,6 +28,7 @@ _INT: Final = Struct(">i")
 _MULTI: Final = Struct(">i?i")
 SLICE_NAMES = 2000
 """So many names of a long listing are read before others get their turn."""
+PAGE_MAX = 10_000
 HOT_MAX = 64 << 10
 """Replies larger than this are not kept prepared."""
 
@@ -192,6 +193,20 @@ def in_slices(
         conn.done()
 
     step()
+
+
+def _children_page(conn: Connection, xid: int, frame: bytes) -> None:
+    """zkd's own: {path, after, limit} -> {names, more, Stat} (docs/extensions.md)."""
+    reader = Reader(frame, 4)
+    path, after, limit = reader.string(), reader.string(), reader.int_()
+    if path is None:
+        raise Malformed("path")
+    if not 0 < limit <= PAGE_MAX:
+        raise ClientRefusal(Err.BAD_ARGUMENTS)
+    node = _readable(conn, path)
+    names, more = conn.fe.served.view.page(path or "/", after or "", limit)
+    stat = conn.fe.served.client_stat(node.stat)
+    conn.reply(xid, 0, strings(names) + (b"\1" if more else b"\0") + stat)
 
 
 def _count(conn: Connection, xid: int, frame: bytes) -> None:
@@ -381,6 +396,7 @@ HANDLERS: Final[dict[int, Handler]] = {
     Op.GET_ACL: _get_acl,
     Op.GET_CHILDREN: _children,
     Op.GET_CHILDREN2: _children2,
+    Op.GET_CHILDREN_PAGE: _children_page,
     Op.GET_ALL_CHILDREN_NUMBER: _count,
     Op.GET_EPHEMERALS: _get_ephemerals,
     Op.PING: _ping,

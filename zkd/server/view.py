@@ -183,6 +183,23 @@ class View:
         # What is left was created since T, except the deleted ones (which the tree has).
         yield [name for name, zxid in changed.items() if zxid > 0]
 
+    def page(self, path: str, after: str, limit: int) -> tuple[list[str], bool]:
+        """At most `limit` names of children above `after`, in the order of their UTF-8 bytes, and
+        whether there are more."""
+        changed = self._names.get(path, {})
+        created = sorted(name for name, zxid in changed.items() if zxid > 0 and name > after)
+        found: list[str] = []
+        more = True
+        last = after
+        while more and len(found) <= limit:
+            names, more = self.reader.children(path, last, limit + 1)
+            last = names[-1] if names else last
+            found += [name for name in names if name not in changed]
+        if more:  # beyond what was read the order is not known yet
+            created = [name for name in created if name <= last]
+        merged = sorted(found + created)
+        return merged[:limit], more or len(merged) > limit
+
     def descendants(self, path: str, slice_names: int) -> Iterator[int]:
         """Counts of nodes below path, in slices; their sum is the number of all descendants."""
         todo = [path]

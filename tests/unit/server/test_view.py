@@ -123,6 +123,10 @@ def test_the_view_is_the_tree_at_t_plus_what_came_since(seed: int) -> None:
             names = [n for part in view.listing(parent, 2) for n in part]
             model = DiskReader(zxid, nodes).children(parent)[0]
             assert sorted(names) == model
+            after = rng.choice(("", "b", "x", "y"))
+            limit = rng.randint(1, 3)
+            later = [n for n in model if n > after]
+            assert view.page(parent, after, limit) == (later[:limit], len(later) > limit)
         if rng.random() < 0.05:
             assert view.ephemerals(OWNER) == set(DiskReader(zxid, nodes).ephemerals(OWNER))
     disk.zxid, disk.nodes = 1499, history[1499]
