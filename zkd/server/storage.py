@@ -55,7 +55,11 @@ class Storage:
         config = child.config
         settings = storage_settings(config)
         self.engine = Engine(
-            config.data_dir, config.data_log_dir, settings, effects_of=replayer(settings)
+            config.data_dir,
+            config.data_log_dir,
+            settings,
+            effects_of=replayer(settings),
+            progress=self._progress,
         )
         self.context: zmq.Context[Any] = zmq.Context()
         self.inbox = Inbox(self.context, child.runtime_dir, child.name, child.life)
@@ -77,6 +81,11 @@ class Storage:
         self.fsync_seconds = self.metrics.histogram("zkd_fsync_seconds")
         self.batch_size = self.metrics.summary("sync_processor_batch_size")
         child.on_lives = self._lives
+
+    def _progress(self, done: int, total: int) -> None:
+        """The log above the tree is being replayed: tell the operator how far it is."""
+        self.child.alive()
+        self.child.say(status=f"Recovering: {done} of {total} transactions replayed")
 
     # -- the loop ------------------------------------------------------------------------------
 

@@ -311,6 +311,9 @@ class Supervisor:
             message = json.loads(packet)
             if message.get("ready"):
                 worker.ready = True
+            if "status" in message:
+                notify(f"STATUS={message['status']}")
+                self.log.info("process.status", name=worker.name, status=message["status"])
             if "refused" in message:
                 worker.status["refused"] = message["refused"]
             if not self.announced and all(w.ready for w in self.workers):
