@@ -92,7 +92,9 @@ class NodeStore:
         self._ephemerals: dict[int, dict[str, None]] = {}  # own creations that still stand
         self._specials: dict[str, int] = {}
         self._journal: list[tuple[Any, ...]] | None = None
-        self._saved: tuple[int, int, int, int] = (0, 0, 0, 0)
+        self._saved: tuple[int, ...] = ()
+        self.ephemerals_created = self.ephemerals_deleted = 0
+        """Through this state; those of base are not among them."""
 
     # ---- looking up
 
@@ -177,6 +179,7 @@ class NodeStore:
 
     def _own_owner(self, path: str, raw: int) -> None:
         if kind(raw, self.settings) == NORMAL:
+            self.ephemerals_created += 1
             paths = self._ephemerals.setdefault(raw, {})
             self.note(paths, path)
             paths[path] = None
@@ -259,7 +262,14 @@ class NodeStore:
     def begin(self) -> None:
         """From here on changes can be undone."""
         self._journal = []
-        self._saved = (self.digest, self.node_count, self.data_bytes, self.pinned_bytes)
+        self._saved = (
+            self.digest,
+            self.node_count,
+            self.data_bytes,
+            self.pinned_bytes,
+            self.ephemerals_created,
+            self.ephemerals_deleted,
+        )
 
     def commit(self) -> None:
         """Keep the changes since `begin`."""
@@ -269,7 +279,8 @@ class NodeStore:
         """Undo the changes since `begin`."""
         journal = self._journal or []
         self._journal = None
-        self.digest, self.node_count, self.data_bytes, self.pinned_bytes = self._saved
+        self.digest, self.node_count, self.data_bytes, self.pinned_bytes, *counts = self._saved
+        self.ephemerals_created, self.ephemerals_deleted = counts
         for mapping, key, value, node, stat, acl, pcrc, digest, zxid in reversed(journal):
             if value is _MISSING:
                 mapping.pop(key, None)

@@ -18,6 +18,7 @@ from zkd.tree import effects as fx
 from zkd.tree.base import Base
 from zkd.tree.digest import MASK, digest_order, stat_digest
 from zkd.tree.effects import Effect
+from zkd.tree.ephemeral import NORMAL, kind
 from zkd.tree.nodes import ABSENT, NODE_COST, NodeStore, PNode
 from zkd.tree.paths import ROOT, SYSTEM_PREFIX
 from zkd.tree.quotas import QuotaBook
@@ -229,6 +230,7 @@ class TreeState(NodeStore):
         effects.append((fx.DELETED, path, raw_owner))
         effects.append((fx.STAT, parent_path, pstat))
         if raw_owner:
+            self.ephemerals_deleted += kind(raw_owner, self.settings) == NORMAL
             self._disown(path, raw_owner)
         if self._limits or node.pcrc is None:
             return self.book.deleted(path, size)
