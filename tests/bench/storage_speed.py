@@ -25,8 +25,10 @@ from storage_model import effects_of
 from zkd.storage.engine import Engine, StorageSettings
 from zkd.storage.reader import open_tree
 from zkd.tree.effects import CHANGED, CREATED, STAT
+from zkd.tree.settings import TreeSettings
 
 BODY = 160
+SETTINGS = StorageSettings(tree=TreeSettings(digest_enabled=False))
 STAT_STRUCT = struct.Struct(">qqqqiiiqiiq")
 
 
@@ -111,7 +113,7 @@ def run(folder: Path, nodes: int, count: int) -> None:
 
     def open_it() -> None:
         nonlocal engine
-        engine = Engine(folder, folder, StorageSettings(), effects_of=effects_of)
+        engine = Engine(folder, folder, SETTINGS, effects_of=effects_of)
 
     opened.append(timed(open_it))
     show("open: first time", opened)
