@@ -53,7 +53,7 @@ from zkd.jute.protocol import Op
 from zkd.plugins import loader
 from zkd.plugins.auth import AuthRegistry
 from zkd.server import logs
-from zkd.server.metrics import Metrics
+from zkd.server.peer_metrics import PeerMetrics
 from zkd.server.peer_sessions import Conn, FrontEndLink, Sessions
 from zkd.server.settings import tree_settings
 from zkd.storage.log import LOG_NAME, LogReader
@@ -84,8 +84,8 @@ class Peer:
         self.child = child
         self.config = config
         self.log = logs.get(child.name)
-        self.metrics = Metrics(child.name)
-        self.registry = AuthRegistry(loader.load(config.raw, "peer"), config.raw)
+        plugins = loader.load(config.raw, "peer")
+        self.registry = AuthRegistry(plugins, config.raw)
         self.settings = tree_settings(config)
         self.context: zmq.Context[Any] = zmq.Context()
         self.inbox = Inbox(self.context, child.runtime_dir, child.name, child.life)
@@ -112,14 +112,8 @@ class Peer:
         self.began = monotonic()
         self.batch: list[tuple[Any, ...]] = []
         self.digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_MAX)
-        metrics = self.metrics
-        metrics.gauge("znode_count", lambda: self.tree.node_count if self.tree else 0)
-        metrics.gauge("approximate_data_size", lambda: self.tree.data_bytes if self.tree else 0)
-        metrics.gauge("global_sessions", lambda: len(self.sessions))
-        metrics.gauge("uptime", lambda: int((monotonic() - self.began) * 1000))
-        metrics.gauge_set(
-            "zkd_pinned_bytes", lambda: {child.name: self.tree.pinned_bytes if self.tree else 0}
-        )
+        self.metrics = PeerMetrics(self)
+        plugins.faults.feed(self.metrics.counter_set("zkd_plugin_faults_total").add)
         child.on_lives = self._lives
 
     # -- the loop ------------------------------------------------------------------------------
@@ -135,6 +129,7 @@ class Peer:
         while not child.stopping:
             now = monotonic()
             self.sessions.stalled(now - woke)
+            self.metrics.turned(now - woke)
             timeout_s = max(0.0, min(self.next_grant, self.next_tick) - now)
             for source, _ in zmq.zmq_poll(sockets, int(timeout_s * 1000) + 1):
                 if source == control:
@@ -230,6 +225,7 @@ class Peer:
                 self._open()
         elif self.state == SERVING:
             for session in self.sessions.expired(now, self.frontends.values()):
+                self.metrics.session_expired()
                 self.log.info("session.expired", session=hex(session & (1 << 64) - 1))
                 self._close_session(session)
             assert self.tree is not None
@@ -296,6 +292,7 @@ class Peer:
 
     def _load(self, durable: int) -> None:
         """The state at `durable`: the tree on disk, then the log above it."""
+        began = monotonic()
         config = self.config
         base = self._open_tree()
         self.tree = TreeState(
@@ -310,6 +307,7 @@ class Peer:
         finally:
             log.close()
         self.zxid = max(durable, base.zxid)
+        self.metrics.loaded(base, self.tree, self.zxid, monotonic() - began)
         self.preparer = Preparer(self.tree, self.settings, self.registry)
         self.prepare = self.preparer.prepare
         self.sessions.restart(self.tree.sessions, monotonic())
@@ -603,14 +601,6 @@ class Peer:
         CONN_CLOSED: _on_conn_closed,
         QUERY: _on_query,
     }
-
-    def count_metrics(self) -> None:
-        """Bring the metric objects up to date with what is counted elsewhere."""
-        self.metrics.counter("zkd_stall_returned_seconds_total").value = (
-            self.sessions.given_back_ms / 1000
-        )
-        if self.tree is not None:
-            self.metrics.counter("digest_mismatches_count").value = self.tree.digest_mismatches
 
     @property
     def accepting(self) -> bool:

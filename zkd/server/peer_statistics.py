@@ -42,6 +42,5 @@ def collect(peer: Peer, what: dict[str, Any]) -> dict[str, Any]:
     if "digests" in wanted:
         answer["digests"] = list(peer.digests)
     if "metrics" in wanted:
-        peer.count_metrics()
         answer["metrics"] = peer.metrics.dump()
     return answer

@@ -49,7 +49,7 @@ class QuotaBook:
         prefix = self.prefix_of(path)
         if prefix is None:
             return None
-        usage = self._usage_of(prefix)
+        usage = self.usage_of(prefix)
         if usage is None:
             return None
         verdict = self.limits[prefix].exceeded(usage, count, size)
@@ -120,13 +120,14 @@ class QuotaBook:
             self.publish(prefix, zxid, effects)
 
     def _add(self, prefix: str, count: int, size: int) -> bool:
-        usage = self._usage_of(prefix)
+        usage = self.usage_of(prefix)
         if usage is None:
             return False
         self._set_usage(prefix, quota.added(usage, count, size))
         return True
 
-    def _usage_of(self, prefix: str) -> dict[str, int] | None:
+    def usage_of(self, prefix: str) -> dict[str, int] | None:
+        """The usage of a registered subtree; None while its zookeeper_stats is missing."""
         usage = self._usage.get(prefix)
         if usage is None:
             path = quota.stats_path(prefix)
