@@ -66,5 +66,5 @@ def test_one_process_of_several_is_meant(monkeypatch: pytest.MonkeyPatch) -> Non
     failpoints.arm(process="peer")
     failpoints.hit("tree.slice")
     failpoints.arm(process="storage")
-    with pytest.raises(OSError, match="tree.slice"):
+    with pytest.raises(OSError, match=r"tree\.slice"):
         failpoints.hit("tree.slice")
