@@ -186,12 +186,15 @@ class Connection(asyncio.Protocol):
             self.last_xid = xid
             metrics = fe.metrics
             metrics.packets_received += count
+            metrics.bytes_received += pos
             fast = count - slow
             if fast:
                 self.sent += fast
                 metrics.fast_reads += fast
                 self.timed += fast
                 self.last_op = Op.GET_DATA
+            if metrics.samples:
+                metrics.sample(data)
         if self.state == CLOSED:
             return
         if pos < end:
@@ -200,7 +203,9 @@ class Connection(asyncio.Protocol):
             elif self.state == HELD:
                 self.buffer = [data[pos:]]
         if out and self.state != CLOSED:
-            self.transport.write(b"".join(out))
+            data = b"".join(out)
+            fe.metrics.bytes_sent += len(data)
+            self.transport.write(data)
             out.clear()
 
     def _keep(self, data: bytes, pos: int, end: int) -> None:
@@ -266,6 +271,7 @@ class Connection(asyncio.Protocol):
             self.refuse(reason, length=length)
             return
         if not self.fe.serving:
+            self.fe.metrics.not_serving.value += 1
             self.close("not serving")
             return
         if len(data) >= 4 + length:
@@ -275,6 +281,9 @@ class Connection(asyncio.Protocol):
     def _hello(self, frame: bytes) -> None:
         """ConnectRequest (server/ZooKeeperServer.java processConnectRequest)."""
         fe = self.fe
+        self.received += 1
+        fe.metrics.packets_received += 1
+        fe.metrics.bytes_received += 4 + len(frame)
         try:
             _, last_zxid, timeout_ms, session = _HELLO.unpack_from(frame)
             size = int.from_bytes(frame[24:28], "big", signed=True)
@@ -316,6 +325,7 @@ class Connection(asyncio.Protocol):
     def attached(self, session: int, timeout_ms: int, password: bytes) -> None:
         """The peer has made this connection the owner of the session."""
         self.pending.popleft()
+        self.sent += 1
         self.session = session
         self.timeout_ms = timeout_ms
         self.password = b""
@@ -350,6 +360,7 @@ class Connection(asyncio.Protocol):
     def reply(self, xid: int, err: int, body: bytes = b"") -> None:
         """Queue a reply at the present zxid; it leaves with the next flush."""
         self.sent += 1
+        self.fe.metrics.reply_size(16 + len(body))
         self.out += (replies.header(len(body), xid, self.fe.served.applied, err), body)
 
     def complete(self, txn: tuple[Any, ...], now: float) -> None:
@@ -368,7 +379,11 @@ class Connection(asyncio.Protocol):
             return
         assert xid == txn[3], f"reply {txn[3]} to request {xid}"
         self.sent += 1
-        self.out.append(replies.of_write(op, xid, txn, self.fe.served.client_stat))
+        reply = replies.of_write(op, xid, txn, self.fe.served.client_stat)
+        self.out.append(reply)
+        self.fe.metrics.reply_size(len(reply) - 4)
+        if txn[4] == Err.NO_AUTH:
+            self.fe.metrics.denied.add(replies.OP_LABELS.get(op, "NA"))
         self.note(op, txn[0], (now - asked) * 1000)
         if op == Op.CLOSE_SESSION:
             self.flush()
@@ -433,7 +448,9 @@ class Connection(asyncio.Protocol):
     def flush(self) -> None:
         """Hand what is queued to the transport with one call."""
         if self.out and self.state != CLOSED:
-            self.transport.write(b"".join(self.out))
+            data = b"".join(self.out)
+            self.fe.metrics.bytes_sent += len(data)
+            self.transport.write(data)
             self.out.clear()
             if self.write_paused and self.transport.get_write_buffer_size() > OUT_LIMIT_BYTES:
                 self.refuse("client.slow", limit=OUT_LIMIT_BYTES)

@@ -125,6 +125,7 @@ class FrontEnd:
         self._server: asyncio.AbstractServer | None = None
         self._collect_at = monotonic() + COLLECT_EVERY_S
         self._tick_s = max(0.05, min(0.25, config.tick_time / 8000))
+        self._tick_due = monotonic()
         child.on_lives = self._lives
 
     # -- clients -------------------------------------------------------------------------------
@@ -466,6 +467,7 @@ class FrontEnd:
         if not self.stream.lapsed():
             return
         self.serving = False
+        self.metrics.not_serving.value += len(self.connections)
         if self.connections:
             self.log.warning("grant.lapsed", connections=len(self.connections))
         for conn in list(self.connections.values()):
@@ -477,6 +479,8 @@ class FrontEnd:
             return
         now = monotonic()
         self.child.alive(now)
+        self.metrics.tick(now - self._tick_due)
+        self._tick_due = now + self._tick_s
         if self.serving and self.stream.lapsed():
             self.lapsed()
         if self.peer is not None:
@@ -513,6 +517,7 @@ class FrontEnd:
         self.loop.add_reader(self.child.control.fileno(), self._on_control)
         self._on_control()
         self._on_inbox()
+        self._tick_due = monotonic()
         self.tick()
 
     def _on_control(self) -> None:

@@ -21,10 +21,10 @@ from __future__ import annotations
 import os
 import resource
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from random import random
+from random import choices, random
 from typing import Any, Final
 
 from zkd.server.metrics_table import (
@@ -125,6 +125,22 @@ class Summary:
         for _ in range(min(room, int(expected) + (random() < expected % 1))):
             sample[int(random() * room)] = value
 
+    def add_all(self, values: list[int]) -> None:
+        """Many data points, at a tenth of the price of as many `add`."""
+        if not values:
+            return
+        self.count += len(values)
+        self.total += sum(values)
+        self.min = min(self.min, min(values))
+        self.max = max(self.max, max(values))
+        sample, room = self._sample, self._room
+        free = room - len(sample)
+        sample.extend(values[:free])
+        rest = values[free:] if free < len(values) else []
+        taken = min(len(rest), room, int(len(rest) * room / self.count + random()))
+        for value in choices(rest, k=taken):
+            sample[int(random() * room)] = value
+
     def dump(self) -> tuple[Any, ...] | None:
         if not self.count:
             return None
@@ -150,6 +166,13 @@ class Sizes:
         if size > self.max:
             self.max = size
 
+    def add_all(self, sizes: list[int]) -> None:
+        """Many sizes, in order."""
+        if sizes:
+            self.add(min(sizes))
+            self.add(max(sizes))
+            self.last = sizes[-1]
+
     def dump(self) -> tuple[int, int, int]:
         return (self.last, self.min, self.max)
 
@@ -171,6 +194,17 @@ class Histogram:
         """`times` equal observations."""
         self.counts[bisect_left(SECONDS, seconds)] += times
         self.total += seconds * times
+
+    def add_all(self, seconds: list[float]) -> None:
+        """Many observations."""
+        ordered = sorted(seconds)
+        before = 0
+        for bucket, bound in enumerate(SECONDS):
+            upto = bisect_right(ordered, bound, before)
+            self.counts[bucket] += upto - before
+            before = upto
+        self.counts[-1] += len(ordered) - before
+        self.total += sum(ordered)
 
     def dump(self) -> tuple[list[int], float]:
         return (list(self.counts), self.total)
@@ -211,6 +245,10 @@ class SummarySet:
         if summary is None:
             summary = self._new(key)
         summary.add(value)
+
+    def add_many(self, key: str, value: int, times: int) -> None:
+        """`times` equal data points."""
+        (self.values.get(key) or self._new(key)).add_many(value, times)
 
     def _new(self, key: str) -> Summary:
         if len(self.values) >= KEYS_MAX:

@@ -50,6 +50,8 @@ def run(conn: Connection, xid: int, op: int, frame: bytes) -> None:
         handler(conn, xid, frame)
     except ClientRefusal as e:
         conn.reply(xid, e.code)
+        if e.code == Err.NO_AUTH:
+            conn.fe.metrics.denied.add(replies.OP_LABELS.get(op, "NA"))
     except (Malformed, StructError, UnicodeError):
         conn.reply(xid, Err.MARSHALLING_ERROR)
 

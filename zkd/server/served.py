@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zkd.config import Config
     from zkd.plugins.auth import AuthRegistry
     from zkd.server.connection import Connection
+    from zkd.server.metrics import Summary
     from zkd.tree.effects import Effect
 
 READER_CACHE_BYTES = 4 << 20
@@ -66,6 +67,9 @@ class Served:
         self.zx = bytes(12)
         """The middle of a reply header: applied, and no error."""
         self.events = 0
+        self.event_bytes = 0
+        self.fired: dict[int, Summary] = {}
+        """Type of event -> watches that it fired each time."""
         self._touched = touched
         self._ended = ended
 
@@ -103,6 +107,7 @@ class Served:
         """Queue the events of one effect, which is not installed yet."""
         for kind, path, node_path, watchers in self.watches.triggered(effect):
             packet = replies.event(kind, path, zxid)
+            self.fired[kind].add(len(watchers))
             if effect[0] == fx.CREATED and node_path == effect[1]:
                 acl = effect[4]
             else:
@@ -113,6 +118,7 @@ class Served:
                     conn.out.append(packet)
                     conn.sent += 1
                     self.events += 1
+                    self.event_bytes += len(packet)
                     self._touched(conn)
 
     def may(self, conn: Connection, acl: bytes | None, perm: int) -> bool:
