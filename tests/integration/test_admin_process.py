@@ -234,7 +234,7 @@ def test_plugins_that_block_or_raise_are_named_and_hold_up_nobody(plugins: Plugi
         samples = scraped.samples()
         assert samples["zkd_fine"] == 1
         assert "zkd_rubbish" not in samples
-        assert samples['zkd_observer_lag_txns{observer="blocks"}'] > 0
+        until(lambda: scraped.samples()['zkd_observer_lag_txns{observer="blocks"}'] > 0)
         until(lambda: samples_of_counter(scraped) == 20)
         began = time.monotonic()
         server.stop()
