@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.conformance import servers
 from tests.conformance.generator import BATCHES, Generator
-from tests.conformance.lockstep import Lockstep, Outcome
+from tests.conformance.lockstep import Lockstep, Outcome, report
 from tests.conformance.shrink import Script, shrink
 from tests.conformance.steps import count_requests, dumps, loads
 
@@ -69,11 +69,6 @@ def run_script(
         finally:
             lockstep.close()
         return lockstep.outcome
-
-
-def report(outcome: Outcome) -> str:
-    """The differences of an outcome, readable."""
-    return "\n".join(f"step {number}: {difference}" for number, difference in outcome.found)
 
 
 def shrunk(

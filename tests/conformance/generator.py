@@ -186,7 +186,8 @@ class Generator:
 
     def damaged(self, body: bytes, op: int) -> bytes:
         rng = self.rng
-        dice = rng.random() * (0.6 if op == wire.MULTI and not self.newer else 1)
+        only_length = op == wire.CREATE_TTL or (op == wire.MULTI and not self.newer)
+        dice = rng.random() * (0.6 if only_length else 1)
         if dice < 0.4:
             return body[: rng.randrange(len(body) + 1)]
         if dice < 0.6:
@@ -213,13 +214,13 @@ class Generator:
         flags = self.rng.choice((-1, 4, 5, 6, 7, 100, -2147483648))
         return 7 if flags in (5, 6) and self.in_multi and not self.newer else flags
 
-    def _creation(self, usual: tuple[int, ...], tail: bytes = b"") -> bytes:
+    def _creation(self, usual: tuple[int, ...]) -> bytes:
         path = self._present(words.new_path(self.rng, self.shadow))
         data = words.data(self.rng)
         if path and words.QUOTA_PREFIX in path:
             data = self.rng.choice(words.QUOTAS)
         head = wire.text(path) + wire.buffer(data) + self._acl()
-        return head + wire.int_(self._flags(usual)) + tail
+        return head + wire.int_(self._flags(usual))
 
     def _present(self, path: bytes | None) -> bytes | None:
         """That path, but not null where 3.8 would suffer from it."""
@@ -233,7 +234,10 @@ class Generator:
 
     def create_ttl(self) -> bytes:
         ttl = self.rng.choice(words.TTLS_MS) if self.rng.random() < 0.3 else 1000000
-        return self._creation((5, 5, 6), wire.long(ttl))
+        body = self._creation((5, 5, 6))
+        if body[-4:] not in (wire.int_(5), wire.int_(6)):
+            ttl = max(ttl, 0)  # Apache ZooKeeper does not survive a negative one without TTL flags
+        return body + wire.long(ttl)
 
     def _path(self) -> bytes | None:
         return self._present(words.path(self.rng, self.shadow))

@@ -39,11 +39,13 @@ class Lockstep:
         self.shadow = Shadow()
         self.context = Context(self.shadow, a.version, b.version)
         self.outcome = Outcome()
+        self.seen: Observation = {}  # what the reference answered to the last step
 
     def play(self, step: Step) -> list[Difference]:
         """One step; the differences that nothing allows."""
         self.shadow.begin_step()
         a, b = self._observe(step)
+        self.seen = a
         self._learn(step, a)
         number = len(self.outcome.script)
         self.outcome.script.append(step)
@@ -155,4 +157,11 @@ def _last_zxid(seen: Observation) -> int:
     return max(zxids, default=0)
 
 
-__all__ = ["Event", "Lockstep", "NoReference", "Outcome", "compare"]
+def report(outcome: Outcome, most: int = 4) -> str:
+    """The first differences of an outcome, readable."""
+    lines = [f"step {number}: {difference}" for number, difference in outcome.found[:most]]
+    more = len(outcome.found) - most
+    return "\n".join([*lines, f"and {more} more"] if more > 0 else lines)
+
+
+__all__ = ["Event", "Lockstep", "NoReference", "Outcome", "compare", "report"]

@@ -55,6 +55,12 @@ class Player:
         self._now: Observation = {}
         self._raw: wire.Wire | None = None
 
+    def play(self, step: Step) -> Observation:
+        """All three phases, for one server alone."""
+        self.begin(step)
+        self.middle(step)
+        return self.end(step)
+
     def begin(self, step: Step) -> None:
         self._now = {}
         if isinstance(step, Open):

@@ -118,8 +118,8 @@ def data(rng: random.Random) -> bytes | None:
     if dice < 0.2:
         return b""
     if dice < 0.22:
-        return rng.randbytes(rng.choice((4096, 70000)))
-    return rng.randbytes(rng.randrange(1, 24))
+        return rng.randbytes(8) * rng.choice((512, 8750))
+    return rng.randbytes(2) * rng.randrange(1, 12)
 
 
 def acl(
