@@ -216,7 +216,7 @@ write_commit_proc_req_queued -
 connection_token_deficit f
 read_commit_proc_req_queued -
 node_deleted_watch_count f
-startup_txns_load_time p
+startup_txns_load_time s
 sync_processor_queue_size s
 follower_sync_time p
 prep_processor_queue_size p
@@ -227,7 +227,7 @@ restore_time a
 learner_request_processor_queue_size -
 snapshottime s
 unavailable_time p
-startup_txns_loaded p
+startup_txns_loaded s
 reads_after_write_in_session_queue -
 requests_in_session_queue -
 write_commit_proc_issued -
@@ -270,7 +270,7 @@ proposal_ack_creation_latency p
 proposal_latency p
 om_proposal_process_time_ms p
 sync_processor_queue_and_flush_time_ms s
-propagation_latency p
+propagation_latency s
 server_write_committed_time_ms f
 sync_processor_queue_time_ms s
 sync_processor_queue_flush_time_ms s
@@ -280,7 +280,7 @@ write_commitproc_time_ms -
 _BASIC_SETS: Final = """
 learner_handler_qp_size p
 read_per_namespace f
-write_per_namespace f
+write_per_namespace s
 """
 
 _ADVANCED_SETS: Final = """
@@ -300,7 +300,7 @@ _OWN: Final = (
     Spec("zkd_watch_delivery_seconds", Kind.HISTOGRAM, "f", "from commit to the event's sending"),
     Spec("zkd_loop_stall_seconds", Kind.HISTOGRAM, "fpsa", "turns of an event loop over 5 ms"),
     Spec("zkd_fsync_seconds", Kind.HISTOGRAM, "s", "commits of the log, with their fsync"),
-    Spec("zkd_tree_flush_seconds", Kind.HISTOGRAM, "s", "slices of writing the tree"),
+    Spec("zkd_tree_flush_seconds", Kind.HISTOGRAM, "s", "flushes of the tree, in slices"),
     Spec("zkd_election_seconds", Kind.HISTOGRAM, "p", "from losing a leader to having one"),
     Spec("zkd_ephemerals_created_total", Kind.COUNTER, "p", "ephemeral znodes created"),
     Spec("zkd_ephemerals_deleted_total", Kind.COUNTER, "p", "ephemeral znodes deleted"),

@@ -26,6 +26,7 @@ class PeerMetrics(Metrics):
         super().__init__(name)
         self._peer = peer
         self._zxid = 0
+        self._prepared = 0
         self._ephemerals_before = 0
         """Ephemerals of the tree on disk when the state began."""
         self._replayed = (0, 0)
@@ -66,6 +67,7 @@ class PeerMetrics(Metrics):
         fresh = self._peer.zxid - self._zxid
         if fresh:
             self._zxid = self._peer.zxid
+            self._prepared += max(fresh, 0)
             self._prepare.add_many(int(took_s * 1000 / fresh), fresh)
         if took_s > STALL_S:
             self._stalls.add(took_s)
@@ -82,6 +84,9 @@ class PeerMetrics(Metrics):
         peer, tree = self._peer, self._peer.tree
         given_back_s = peer.sessions.given_back_ms / 1000
         self.counter("zkd_stall_returned_seconds_total").value = given_back_s
+        self.counter("prep_processor_request_queued").value = self._prepared
+        self.counter("outstanding_changes_queued").value = self._prepared
+        self.counter("outstanding_changes_removed").value = max(0, self._prepared - len(peer.held))
         if tree is not None:
             self.counter("digest_mismatches_count").value = tree.digest_mismatches
             created, deleted = self._replayed

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -30,8 +29,8 @@ from zkd.bus.messages import (
 )
 from zkd.bus.sockets import Inbox, Outbox
 from zkd.server import logs
-from zkd.server.metrics import Metrics
 from zkd.server.settings import storage_settings
+from zkd.server.storage_metrics import StorageMetrics, size_of
 from zkd.storage.engine import Engine, LogFailed, LogFull
 from zkd.storage.replay import replayer
 
@@ -76,10 +75,7 @@ class Storage:
         poll_ms = config.max_write_queue_poll_time
         self.poll_s = (poll_ms if poll_ms >= 0 else config.flush_delay / 3) / 1000
         self.batch_max = config.max_batch_size
-        self.metrics = Metrics("storage")
-        self.fsynctime = self.metrics.summary("fsynctime")
-        self.fsync_seconds = self.metrics.histogram("zkd_fsync_seconds")
-        self.batch_size = self.metrics.summary("sync_processor_batch_size")
+        self.metrics = StorageMetrics(self)
         child.on_lives = self._lives
 
     def _progress(self, done: int, total: int) -> None:
@@ -108,6 +104,7 @@ class Storage:
                 timeout_ms = 200
             if self.engine.turn != self.announced[1]:
                 self._announce()
+                self.metrics.turned()
             if self.admin is not None and self.admin_told != self.engine.durable:
                 self._tell_admin(self.admin)
         self._drain()
@@ -161,13 +158,11 @@ class Storage:
             self._failed(str(e))
             raise
         failpoints.hit("storage.after-fsync")
-        took_ms = (time.perf_counter() - began) * 1000
-        self.fsynctime.add(round(took_ms))
-        self.fsync_seconds.add(took_ms / 1000)
-        self.batch_size.add(len(batch))
-        if took_ms > self.child.config.fsync_warning_threshold:
-            self.log.warning("log.slow_commit", ms=round(took_ms), rows=len(batch))
+        took_s = time.perf_counter() - began
         self._announce()
+        self.metrics.appended(batch, took_s)
+        if took_s * 1000 > self.child.config.fsync_warning_threshold:
+            self.log.warning("log.slow_commit", ms=round(took_s * 1000), rows=len(batch))
 
     def _announce(self) -> None:
         """Say what is durable and what the tree holds to everyone."""
@@ -286,22 +281,17 @@ class Storage:
 
     def statistics(self, what: dict[str, Any]) -> dict[str, Any]:
         """What four-letter words and metrics are made of (see gathered.py)."""
-        answer = {
-            "name": self.child.name,
-            "pid": os.getpid(),
-            **self.engine.statistics(),
-            "metrics": self.metrics.dump(),
-        }
-        if "sizes" in what.get("parts", ()):
+        wanted = what.get("parts", ())
+        if what.get("reset") == "server":
+            self.metrics.reset()
+        answer = {"name": self.child.name, "pid": os.getpid(), **self.engine.statistics()}
+        if "metrics" in wanted:
+            answer["metrics"] = self.metrics.dump()
+        if "sizes" in wanted:
             config = self.child.config
-            answer["data_dir_size"] = _size(config.data_dir, "tree-*.db*")
-            answer["log_dir_size"] = _size(config.data_log_dir, "log.db*")
+            answer["data_dir_size"] = size_of(config.data_dir, "tree-*.db*")
+            answer["log_dir_size"] = size_of(config.data_log_dir, "log.db*")
         return answer
-
-
-def _size(folder: Path, pattern: str) -> int:
-    """Bytes of the files of a folder that match."""
-    return sum(path.stat().st_size for path in folder.glob(pattern))
 
 
 def main(child: Child) -> None:
