@@ -167,7 +167,8 @@ class FrontEndMetrics:
     def reset(self) -> None:
         """Begin the server's statistics anew (srst)."""
         self._count()
-        self.packets_received = 0
+        self.packets_received = self.bytes_received = self.bytes_sent = 0
+        self.fe.served.event_bytes = 0
         self.sent_before = -sum(c.sent for c in self.fe.connections.values())
         self.registry.reset()
 

@@ -96,6 +96,11 @@ class PeerMetrics(Metrics):
             gone.value = tree.ephemerals_deleted - deleted
         return super().dump()
 
+    def reset(self) -> None:
+        """What `srst` does."""
+        self._prepared = 0
+        super().reset()
+
     def _ephemerals(self, tree: TreeState) -> int:
         return self._ephemerals_before + tree.ephemerals_created - tree.ephemerals_deleted
 
