@@ -832,6 +832,8 @@ static void handle_reply(struct conn *c, struct body *b)
 	}
 	if (c->head == c->tail || c->pend[c->head & (c->ring - 1)].xid != xid) {
 		wrong(BAD_ORDER, "connection %d: xid %d out of turn", c->id, xid);
+		conn_drop(c, DEAD);   /* nothing that follows could be told apart */
+		c->head = c->tail;
 		return;
 	}
 	struct pend *p = &c->pend[c->head++ & (c->ring - 1)];
@@ -1042,10 +1044,15 @@ static struct window run_timed(struct phase *p)
 	return w;
 }
 
+static void ignore_event(struct conn *c, struct body *b)
+{
+	(void)c, (void)b;
+}
+
 static void close_all(struct conn *all, int n)
 {
 	uint64_t limit = now_ns() + 5 * NS;
-	static struct phase nothing;
+	static struct phase nothing = { .event = ignore_event };   /* of the last write, perhaps */
 	phase = &nothing;
 	stopping = true;
 	for (int i = 0; i < n; i++) {

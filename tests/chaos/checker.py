@@ -434,21 +434,21 @@ def check(history: History, *, without: Iterable[str] = ()) -> list[Violation]:
 
 
 def unhealed(history: History, bound_s: float) -> list[Violation]:
-    """Clients that took longer than `bound_s` from a fault's end (HEALED), or from the loss of
-    their connection if that came later, until they were attached again."""
+    """Clients that took longer than `bound_s` to be attached again: from the loss of their
+    connection, or from the moment the server was whole (HEALED) if that came later."""
     out = []
     lost: dict[int, float] = {}
-    healed = 0.0
+    healed, whole = 0.0, True
     for mark in history.marks:
-        if mark.note is Note.HEALED:
-            healed = mark.seconds
+        if mark.note in (Note.FAULT, Note.HEALED):
+            healed, whole = mark.seconds, mark.note is Note.HEALED
         elif mark.note is Note.LOST:
             lost.setdefault(mark.client, mark.seconds)
         elif mark.note is Note.CLOSED:
             lost.pop(mark.client, None)
         elif mark.note is Note.ATTACHED and mark.client in lost:
             took = mark.seconds - max(lost.pop(mark.client), healed)
-            if took > bound_s:
+            if whole and took > bound_s:
                 text = f"client {mark.client} was back after {took:.2f} s"
                 out.append(Violation("reconnect", text, mark.tick))
     for client, since in lost.items():

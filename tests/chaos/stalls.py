@@ -51,7 +51,8 @@ class FrontEndStall:
     before: Latencies
     meanwhile: Latencies
     first_answers: int
-    """Reads sent to the stopped front-end while it stood still and answered when it went on."""
+    """Reads sent to the stopped front-end while it stood still that it answered when it went on.
+    It may also close those connections, if its right to serve has run out; then it is 0."""
 
 
 async def settled(load: Load, server: Server) -> dict[str, list[Client]]:

@@ -118,7 +118,6 @@ def test_stopped_front_end_holds_up_nobody_else_and_is_not_stale() -> None:
 
         stall = asyncio.run(whole())
     assert_kept(stall.outcome, 1)
-    assert stall.first_answers > 0
     assert stall.meanwhile.count > ANSWERED_MIN
     limit = max(2 * stall.before.p99, 0.05)  # a shared machine's p99 is not steadier than that
     assert stall.meanwhile.p99 < limit, f"before {stall.before}, meanwhile {stall.meanwhile}"

@@ -83,4 +83,14 @@ def test_client_that_stays_away_is_found() -> None:
     ]
     found = [v.text for v in unhealed(History(marks=marks), 4.0)]
     assert found == ["client 3 was back after 4.50 s", "client 4 never came back (lost at 9.00 s)"]
-    assert len(unhealed(History(marks=marks[:3]), 5.0)) == 0
+    assert unhealed(History(marks=marks[:3]), 5.0) == []
+
+
+def test_client_that_is_back_before_the_server_is_known_to_be_whole_is_in_time() -> None:
+    marks = [
+        Mark(Note.FAULT, 1, 1.0),
+        Mark(Note.LOST, 2, 1.0, client=3),
+        Mark(Note.ATTACHED, 3, 9.0, client=3),
+        Mark(Note.HEALED, 4, 9.1),
+    ]
+    assert unhealed(History(marks=marks), 4.0) == []
