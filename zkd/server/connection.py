@@ -433,9 +433,14 @@ class Connection(asyncio.Protocol):
             _, xid, op, frame = pending.popleft()
             operations.run(self, xid, op, frame)
 
-    def busy(self, xid: int, op: int) -> None:
+    def busy(self, xid: int, op: int, work: operations.Slices) -> None:
         """The request at hand takes longer; what comes behind waits until `done`."""
-        self.pending.appendleft((BUSY, xid, op, None))
+        self.pending.appendleft((BUSY, xid, op, work))
+
+    def settle(self) -> None:
+        """End what is being worked on at the head of the line: its successor has its answer."""
+        while self.pending and self.pending[0][0] == BUSY:
+            self.pending[0][3].rush()
 
     def done(self) -> None:
         """The busy request has been answered."""

@@ -293,13 +293,9 @@ class FrontEnd:
         """Apply what is committed, tell the board, answer, and hand everything to the sockets."""
         served, stream = self.served, self.stream
         self._now = monotonic()
-        if stream.each_ready(self._apply):
-            served.view.applied = served.applied
-        self.board[self.slot] = served.applied
+        stream.each_ready(self._apply, self._answer)
+        served.view.applied = self.board[self.slot] = served.applied
         failpoints.hit("frontend.before-replies")
-        answers = stream.answers
-        while answers and answers[0][0] <= served.applied:
-            self._answer(answers.popleft()[1])
         if self._waiting:
             self._wake_waiting()
         if self.dirty:
@@ -316,11 +312,15 @@ class FrontEnd:
     def _apply(self, txn: tuple[Any, ...]) -> None:
         """One committed transaction: install it, answer its client."""
         effects = txn[6]
-        self.served.apply(txn[0], effects)
+        conn = None
         if txn[1] == self.child.life:
             self.in_flight -= 1
             conn = self.connections.get(txn[2])
-            if conn is not None and conn.pending:
+            if conn is not None and conn.pending and conn.pending[0][0] == connection.BUSY:
+                conn.settle()
+        self.served.apply(txn[0], effects)
+        if conn is not None:
+            if conn.pending:
                 self.metrics.write((self._now - conn.pending[0][3]) * 1000)
                 conn.complete(txn, self._now)
                 self.dirty.add(conn)
@@ -346,6 +346,7 @@ class FrontEnd:
         if conn is None or not conn.pending:
             return
         self.dirty.add(conn)
+        conn.settle()
         if kind == SYNCED:
             conn.synced(xid)
         elif kind == THROTTLED:

@@ -167,34 +167,57 @@ def _list_long(conn: Connection, xid: int, path: str, stat: bytes) -> None:
     def end() -> None:
         conn.reply(xid, 0, b"".join((_INT.pack(total), *parts, stat)))
 
-    in_slices(conn, xid, Op.GET_CHILDREN, conn.fe.served.view.listing(path, SLICE_NAMES), take, end)
+    steps = conn.fe.served.view.listing(path, SLICE_NAMES)
+    Slices(conn, steps, take, end).start(xid, Op.GET_CHILDREN)
 
 
-def in_slices(
-    conn: Connection,
-    xid: int,
-    op: int,
-    steps: Iterator[Any],
-    take: Callable[[Any], None],
-    end: Callable[[], None],
-) -> None:
-    """Run steps between the other work of the loop; the view's reader stays where it is."""
-    fe = conn.fe
-    conn.busy(xid, op)
-    fe.served.view.holds += 1
+class Slices:
+    """A long read of one connection, done in steps between the other work of the loop.
 
-    def step() -> None:
-        try:
-            if conn.state != CLOSED:
-                take(next(steps))
-                fe.loop.call_soon(step)
-                return
-        except StopIteration:
-            end()
-        fe.served.view.holds -= 1
-        conn.done()
+    The view's reader stays where it is meanwhile. `rush` ends it at once: an answer to a later
+    request of the same client is there, and the client must not see what that did before its time.
+    """
 
-    step()
+    def __init__(
+        self,
+        conn: Connection,
+        steps: Iterator[Any],
+        take: Callable[[Any], None],
+        end: Callable[[], None],
+    ) -> None:
+        """`take` each step's result, then `end` (which replies)."""
+        self.conn = conn
+        self.steps = steps
+        self.take = take
+        self.end = end
+        self.over = False
+
+    def start(self, xid: int, op: int) -> None:
+        """Take the head of the line and begin."""
+        self.conn.busy(xid, op, self)
+        self.conn.fe.served.view.holds += 1
+        self._turn()
+
+    def _turn(self) -> None:
+        if not self.over and self._step():
+            self.conn.fe.loop.call_soon(self._turn)
+
+    def rush(self) -> None:
+        """Do all the rest now."""
+        while self._step():
+            pass
+
+    def _step(self) -> bool:
+        """One step; True if there is more to do."""
+        if self.conn.state != CLOSED:
+            for result in self.steps:
+                self.take(result)
+                return True
+            self.end()
+        self.over = True
+        self.conn.fe.served.view.holds -= 1
+        self.conn.done()
+        return False
 
 
 def _children_page(conn: Connection, xid: int, frame: bytes) -> None:
@@ -224,7 +247,7 @@ def _count(conn: Connection, xid: int, frame: bytes) -> None:
         conn.reply(xid, 0, _INT.pack(total))
 
     steps = conn.fe.served.view.descendants(path or "/", SLICE_NAMES)
-    in_slices(conn, xid, Op.GET_ALL_CHILDREN_NUMBER, steps, take, end)
+    Slices(conn, steps, take, end).start(xid, Op.GET_ALL_CHILDREN_NUMBER)
 
 
 def _get_acl(conn: Connection, xid: int, frame: bytes) -> None:

@@ -157,7 +157,15 @@ class Peer:
         self._hand_on()
 
     def _hand_on(self) -> None:
-        """One message with the batch's transactions to storage and all front-ends, then answers."""
+        """One message with the batch's transactions to storage and all front-ends.
+
+        Before it go the answers that need none: whoever has a transaction has every answer that
+        stands before it in its client's order.
+        """
+        for link in self.frontends.values():
+            if link.answers:
+                link.outbox.send((ANSWERS, self.incarnation, self.seq, link.answers))
+                link.answers = []
         if self.batch:
             batch, self.batch = self.batch, []
             last = batch[-1][0]
@@ -175,10 +183,6 @@ class Peer:
                 failpoints.hit("peer.between-frontends")
             if self.preparer.refusals or self.preparer.quota_exceeded:
                 self._log_refusals()
-        for link in self.frontends.values():
-            if link.answers:
-                link.outbox.send((ANSWERS, self.incarnation, self.seq, link.answers))
-                link.answers = []
 
     def _log_refusals(self) -> None:
         """Requests whose transaction would have been too large to be read again."""

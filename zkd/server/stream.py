@@ -125,12 +125,14 @@ class Stream:
         """Has the grant run out?"""
         return time.monotonic() > self.deadline
 
-    def each_ready(self, apply: Callable[[Txn], None]) -> bool:
-        """Apply what is committed, in order; True if there was any."""
-        txns, durable = self.txns, self.durable
-        if not txns or txns[0][0] > durable:
-            return False
-        pop = txns.popleft
+    def each_ready(self, apply: Callable[[Txn], None], answer: Callable[[Txn], None]) -> None:
+        """Apply what is committed and answer what has no transaction, in the peer's order."""
+        txns, durable, answers = self.txns, self.durable, self.answers
         while txns and txns[0][0] <= durable:
-            apply(pop())
-        return True
+            txn = txns.popleft()
+            while answers and answers[0][0] < txn[0]:
+                answer(answers.popleft()[1])
+            apply(txn)
+        served = self.fe.served
+        while answers and answers[0][0] <= served.applied:
+            answer(answers.popleft()[1])
