@@ -194,9 +194,7 @@ class FakeServer:
             return struct.pack(">i", len(data)) + data + node.stat()
         if op == EXISTS:
             return node.stat()
-        names = [
-            p.rpartition("/")[2] for p in self.nodes if p.rpartition("/")[0] == path and p != "/"
-        ]
+        names = self.children.get(path, {})
         listed = b"".join(struct.pack(">i", len(n)) + n.encode() for n in names)
         return struct.pack(">i", len(names)) + listed + (node.stat() if op == CHILDREN2 else b"")
 
