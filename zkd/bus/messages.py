@@ -84,6 +84,9 @@ REFUSED = 3
 """payload = None: no such session, wrong password, or closing."""
 THROTTLED = 5
 """payload = None: it has waited too long and was not done (throttled_op_wait_time)."""
+UNREADABLE = 6
+"""payload = None: the request could not be decoded (or its transaction would have been too large);
+it has used no zxid."""
 MOVED = 4
 """payload = reason: the connection is no longer the session's; close it."""
 

@@ -404,14 +404,13 @@ class Connection(asyncio.Protocol):
             self.reply(xid, 0, body[: 4 + max(size, 0)])
         self.turn()
 
-    def throttled(self, xid: int) -> None:
-        """The request waited too long and was not done."""
+    def not_done(self, xid: int, err: int) -> None:
+        """The peer has not done the oldest request, and no transaction says so."""
         entry = self.pending.popleft()
         assert entry[1] == xid
         if len(entry) > 5:
             self.fe.large.finish(entry[5])
-        self.fe.metrics.throttled_ops.value += 1
-        self.reply(xid, Err.THROTTLED_OP)
+        self.reply(xid, err)
         self.turn()
 
     def note(self, op: int, zxid: int, latency_ms: float) -> None:

@@ -38,10 +38,11 @@ from zkd.bus.messages import (
     THROTTLED,
     TOUCH,
     TXNS,
+    UNREADABLE,
     decode,
 )
 from zkd.bus.sockets import Inbox, Outbox
-from zkd.jute.protocol import Op
+from zkd.jute.protocol import Err, Op
 from zkd.plugins import loader
 from zkd.plugins.api import Origin
 from zkd.plugins.auth import AuthRegistry
@@ -341,7 +342,7 @@ class FrontEnd:
         """What the peer answers without a transaction."""
         number, xid, _, kind, payload = answer
         conn = self.connections.get(number)
-        if kind in (SYNCED, THROTTLED):
+        if kind in (SYNCED, THROTTLED, UNREADABLE):
             self.in_flight -= 1
         if conn is None or not conn.pending:
             return
@@ -350,7 +351,10 @@ class FrontEnd:
         if kind == SYNCED:
             conn.synced(xid)
         elif kind == THROTTLED:
-            conn.throttled(xid)
+            self.metrics.throttled_ops.value += 1
+            conn.not_done(xid, Err.THROTTLED_OP)
+        elif kind == UNREADABLE:
+            conn.not_done(xid, Err.MARSHALLING_ERROR)
         elif kind == ATTACHED:
             old = self.sessions.get(payload[0])
             if old is not None and old is not conn:

@@ -39,7 +39,7 @@ def run(conn: Connection, xid: int, op: int, frame: bytes) -> None:
     """Answer one request, or close the connection if its opcode is unknown."""
     handler = HANDLERS.get(op)
     if handler is None:
-        conn.reply(xid, Err.UNIMPLEMENTED)
+        conn.out.append(replies.header(0, xid, -1, Err.UNIMPLEMENTED))
         conn.flush()
         conn.refuse("opcode.unknown", opcode=op)
         return

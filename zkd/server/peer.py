@@ -45,11 +45,12 @@ from zkd.bus.messages import (
     THROTTLED,
     TOUCH,
     TXNS,
+    UNREADABLE,
     decode,
     encode,
 )
 from zkd.bus.sockets import Inbox, Outbox
-from zkd.jute.protocol import Op
+from zkd.jute.protocol import Err, Op
 from zkd.plugins import loader
 from zkd.plugins.auth import AuthRegistry
 from zkd.server import logs
@@ -507,6 +508,10 @@ class Peer:
             err, body, effects, results = prepare(
                 op, payload, session, xid, conn.identities, zxid, now_ms
             )
+            if err == Err.MARSHALLING_ERROR and op != Op.MULTI:
+                self.zxid = zxid - 1
+                link.answers.append((number, xid, self.zxid, UNREADABLE, None))
+                continue
             batch.append((zxid, life, number, xid, err, body, effects, results))
             if op == Op.CLOSE_SESSION:
                 self.sessions.close(session)
