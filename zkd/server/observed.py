@@ -27,9 +27,11 @@ class ObservedLog:
         self._reader: LogReader | None = None
 
     def history(self) -> str | None:
-        """What names the history that zxids belong to: the log's id; None if it cannot be read."""
+        """What names the history that zxids belong to: the log's id, and how often its end was
+        given up; None if it cannot be read."""
         try:
-            return self._open().meta().id.hex()
+            meta = self._open().meta()
+            return meta.id.hex() + (f"-{meta.losses}" if meta.losses else "")
         except (apsw.Error, OperatorError) as error:
             logs.get("admin").warning("log.unreadable", file=str(self._path), error=str(error))
             self._close()

@@ -60,6 +60,8 @@ class Storage:
             effects_of=replayer(settings),
             progress=self._progress,
         )
+        for note in self.engine.notes:
+            self.log.warning("storage.note", note=note)
         self.context: zmq.Context[Any] = zmq.Context()
         self.inbox = Inbox(self.context, child.runtime_dir, child.name, child.life)
         self.listeners: dict[str, Outbox] = {}

@@ -144,6 +144,7 @@ class Engine:
         self.created = opened.created
         self.must_synchronise = opened.must_synchronise
         self.notes = opened.notes
+        self.given_up = opened.given_up
         self.durable = self.log.end
         self.committed = self.tree.zxid
         self.keeper = LogKeeper(self.log, settings)

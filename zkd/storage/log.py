@@ -33,7 +33,9 @@ INSERT = "INSERT INTO txn VALUES(?, ?, ?)"
 SELECT = "SELECT zxid, body, crc FROM txn WHERE zxid > ? AND zxid <= ? ORDER BY zxid LIMIT ?"
 LAST = "SELECT zxid, crc FROM txn ORDER BY zxid DESC LIMIT 1"
 CRC_UP_TO = "SELECT zxid, crc FROM txn WHERE zxid <= ? ORDER BY zxid DESC LIMIT 1"
+UNCHECKED = "SELECT zxid, body FROM txn WHERE zxid > ? ORDER BY zxid LIMIT ?"
 MAX_ZXID = 0x7FFF_FFFF_FFFF_FFFF
+ALL_ZXIDS = -(1 << 63)
 
 
 @dataclass
@@ -50,6 +52,9 @@ class LogMeta:
     cut: int = 0
     purged_to: int = 0
     chain_base: int = 0
+    losses: int = 0
+    """How often the operator let the log go on below what was durable: since then the same zxid
+    may be another transaction."""
 
     @classmethod
     def read(cls, db: apsw.Connection, path: Path) -> LogMeta:
@@ -60,12 +65,14 @@ class LogMeta:
             raise OperatorError(
                 f"not a log of this version of zkd (format {found.get('format')!r})",
                 str(path),
-                "use the version of zkd that wrote it, or `zkd import`",
+                "use the version of zkd that wrote it",
             )
         require(db, LOG_SCHEMA, path)
         if not all(isinstance(v, int) for k, v in known.items() if k != "id"):
             raise OperatorError(
-                "the table meta is damaged", str(path), "`zkd restore` from a snapshot"
+                "the table meta is damaged",
+                str(path),
+                "`zkd restore SNAPSHOT --replace` (docs/recovery.md)",
             )
         return cls(**known)  # type: ignore[arg-type]
 
@@ -188,6 +195,30 @@ class LogWriter:
         )
         self.meta.cut += 1
         self._find_end()
+
+    def give_up(self, zxid: int, tree_zxid: int, cut: int) -> None:
+        """The operator's word: the log ends at `zxid`, though it had promised more (`cut`: the
+        mark's, which counts less from now on). Rows below a tree that is beyond the log go too."""
+        beyond = tree_zxid > self.end
+        values = {"cut": max(self.meta.cut, cut) + 1, "losses": self.meta.losses + 1}
+        if beyond:
+            values |= {"purged_to": tree_zxid, "chain_base": 0}
+        puts: list[tuple[str, tuple[Any, ...]]] = [(PUT_META, i) for i in values.items()]
+        after = ALL_ZXIDS if beyond else zxid
+        self._update([("DELETE FROM txn WHERE zxid > ?", (after,)), *puts], "log.truncate")
+        for key, value in values.items():
+            setattr(self.meta, key, value)
+        self._find_end()
+
+    def unchecked(self, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """(zxid, body) of rows above `after` as they are there, good or not."""
+        rows: list[Any] = self._execute(UNCHECKED, (after, limit)).fetchall()
+        return [(zxid, body) for zxid, body in rows if isinstance(body, bytes)]
+
+    def name_tree(self, generation: int) -> None:
+        """Name another tree, whose zxid is one of this log's; one durable transaction."""
+        self._update([(PUT_META, ("generation", generation))], "log.truncate")
+        self.meta.generation = generation
 
     def replace(self, generation: int, zxid: int, epochs: tuple[int, int] | None) -> None:
         """Name another tree that holds everything up to `zxid`: no row stays, the log goes on

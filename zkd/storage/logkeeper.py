@@ -14,7 +14,7 @@ import apsw
 
 from zkd import failpoints
 from zkd.storage import database
-from zkd.storage.log import LogWriter
+from zkd.storage.log import ALL_ZXIDS, LogWriter
 from zkd.storage.settings import StorageSettings
 
 PURGE_ROWS = 256
@@ -25,7 +25,6 @@ TAIL_FRAMES = 256
 """So many frames the log's own connection may checkpoint inside a slice."""
 RETRY_S = 1.0
 """After a full disk, before the next checkpoint."""
-ALL_ZXIDS = -(1 << 63)
 
 
 class LogKeeper:

@@ -1,8 +1,6 @@
 """From the files of one server to an open log and tree, or to a refusal that says why.
 
-    purged_to <= T <= end of the log         the log's rows above T are what the tree lacks
-    end >= what the mark claims              else something durable is missing
-    T >= the mark's tree_synced              else the tree's file was damaged
+What must fit together is in agreement.py.
 
 log.db is the root: it names the tree's generation. A first start makes log.db (generation 0), then
 the tree, then names it: a crash between leaves nothing that could be taken for data.
@@ -21,9 +19,10 @@ import apsw
 from zkd import failpoints
 from zkd.errors import OperatorError
 from zkd.storage import database, schema
+from zkd.storage.agreement import GO_ON, MEND_LOG, MEND_TREE, missing, tree_fault
 from zkd.storage.check import tree_digest
 from zkd.storage.errors import DiskFull, LogBehind, LogCorrupt, TreeDamaged
-from zkd.storage.files import Claims, Mark, sync_folder
+from zkd.storage.files import MARK_NAME, Mark, sync_folder
 from zkd.storage.log import LOG_NAME, LogWriter
 from zkd.storage.reader import TreeReader, tree_path
 from zkd.storage.settings import StorageSettings
@@ -38,8 +37,26 @@ Progress = Callable[[int, int], None]
 REPLAY_ROWS = 10_000
 """Rows replayed between two flushes: bounds memory."""
 PROGRESS_ROWS = 256
-GO_ON = "`zkd check --accept-log-end` goes on from where the log ends"
+FORGET_ROWS = 1000
+GIVEN_UP_ROWS = 1000
+"""So many rows that are given up are told."""
 TREE_FILE = re.compile(r"tree-(\d+)\.db(-wal|-shm)?$")
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """What the operator's word (`accept_log_end`) has cost."""
+
+    reason: str
+    end: int
+    """The log goes on above this zxid."""
+    promised: int
+    """The last zxid that was in the log or said to be durable; if it is not above `end`, no
+    transaction is lost."""
+    rows: tuple[tuple[int, bytes], ...]
+    """(zxid, body) of those above `end` that could still be read, the first GIVEN_UP_ROWS."""
+    forgotten: int = 0
+    """The log's rows up to here are gone, one of them was damaged; the tree holds what they did."""
 
 
 @dataclass
@@ -53,6 +70,8 @@ class Opened:
     must_synchronise: str = ""
     """Why this server may not vote before it is synchronised; empty if it may."""
     notes: list[str] = field(default_factory=list)
+    """What the operator should know about these files."""
+    given_up: GivenUp | None = None
 
 
 @contextmanager
@@ -82,7 +101,7 @@ def open_files(data_dir: Path, log_dir: Path, settings: StorageSettings) -> Open
     log: LogWriter | None = None
     tree: TreeWriter | None = None
     try:
-        with explained(log_path, "restore a snapshot, or let the ensemble send one"):
+        with explained(log_path, MEND_LOG):
             log = LogWriter(log_path, cache_bytes=settings.log_cache_bytes, vfs=settings.vfs)
             mark = Mark(log_dir)
             if log.meta.generation == 0:
@@ -110,7 +129,7 @@ def _refuse_strangers(data_dir: Path, log_dir: Path, settings: StorageSettings) 
         raise OperatorError(
             f"there is a tree ({trees[0].name}) but no {LOG_NAME}",
             str(log_dir),
-            "is dataLogDir what it was? Otherwise: `zkd restore` from a snapshot of this tree",
+            f"is dataLogDir what it was? Otherwise: {MEND_LOG}",
         )
     for folder in {data_dir, log_dir}:
         old = folder / "version-2"
@@ -118,7 +137,8 @@ def _refuse_strangers(data_dir: Path, log_dir: Path, settings: StorageSettings) 
             raise OperatorError(
                 "this folder holds the data of Apache ZooKeeper, and none of zkd's",
                 str(old),
-                "`zkd import` takes it over, or use another dataDir",
+                "name another dataDir, and copy the znodes over with a client: this version of zkd"
+                " does not read that folder",
             )
     if not settings.autocreate:
         permit = data_dir / "initialize"
@@ -150,75 +170,41 @@ def _open_tree(log: LogWriter, data_dir: Path, settings: StorageSettings) -> Tre
         raise TreeDamaged(
             f"{log.path} names this tree, which is not there",
             str(path),
-            "is dataDir what it was? Otherwise: `zkd restore` from a snapshot",
+            f"is dataDir what it was? Otherwise: {MEND_TREE}",
         )
-    with explained(path, "`zkd restore` from a snapshot; the log goes on from there"):
+    with explained(path, MEND_TREE):
         tree = TreeWriter(path, settings)
     if tree.id != log.meta.id or tree.generation != log.meta.generation:
         tree.close()
         raise TreeDamaged(
             f"this tree does not belong to {log.path}",
             str(path),
-            "put the files of one server back together, or `zkd restore` from a snapshot",
+            f"put the files of one server back together, or {MEND_TREE}",
         )
     return tree
 
 
 def _check(opened: Opened, settings: StorageSettings) -> None:
-    """The inequalities at the top of this module."""
+    """Whether log, mark and tree fit together, and the log's rows above the tree are good."""
     log, tree, claims = opened.log, opened.tree, opened.mark.claims
-    if tree.zxid < log.meta.purged_to:
-        raise TreeDamaged(
-            f"the tree is at 0x{tree.zxid:x}, the log begins above 0x{log.meta.purged_to:x}",
-            str(tree.path),
-            "`zkd restore` from a snapshot, or let the ensemble send one",
+    fault = tree_fault(log.meta, tree.zxid, tree.generation, claims)
+    if fault:
+        raise TreeDamaged(fault, str(tree.path), MEND_TREE)
+    if claims is None:
+        opened.notes.append(
+            f"{MARK_NAME} says nothing: whether the log lacks something at its end is not known"
         )
-    if (
-        claims is not None
-        and claims.log_id == log.meta.id
-        and claims.generation == tree.generation
-        and tree.zxid < claims.tree_synced
-    ):
-        raise TreeDamaged(
-            f"the tree is at 0x{tree.zxid:x}, but 0x{claims.tree_synced:x} was on disk",
-            str(tree.path),
-            "`zkd restore` from a snapshot, or let the ensemble send one",
-        )
-    reason, promised = _missing(log, tree, claims)
+    reason, promised = missing(log.meta, log.end, tree.zxid, claims)
     if not reason:
         reason, promised = _verify(opened)
-    if not reason:
-        return
     if settings.accept_log_end:
-        _accept(opened, reason)
+        _accept(opened, reason, max(promised, log.end))
+    elif not reason:
+        return
     elif settings.commit_on_append:
         raise LogBehind(reason, str(log.path), end=log.end, promised=promised, mend=GO_ON)
     else:
         opened.must_synchronise = f"{log.path}: {reason}"
-
-
-def _missing(log: LogWriter, tree: TreeWriter, claims: Claims | None) -> tuple[str, int]:
-    """What the log lacks of what was said to be durable: (reason, zxid), ("", 0) if nothing."""
-    meta = log.meta
-    if tree.zxid > log.end:
-        return f"the log ends at 0x{log.end:x}, before its own tree (0x{tree.zxid:x})", tree.zxid
-    if claims is None:
-        return "", 0
-    if claims.log_id != meta.id:
-        return "log.mark belongs to another log", claims.zxid
-    if claims.cut > meta.cut:
-        return "the log lacks its last truncation", claims.zxid
-    if claims.cut == meta.cut and claims.zxid > log.end:
-        text = f"the log ends at 0x{log.end:x}, but 0x{claims.zxid:x} was durable"
-        return text, claims.zxid
-    lost = (
-        claims.incarnation > meta.incarnation
-        or claims.accepted_epoch > meta.accepted_epoch
-        or claims.current_epoch > meta.current_epoch
-    )
-    if lost:
-        return "the log lacks a promise that was durable (an epoch or an incarnation)", claims.zxid
-    return "", 0
 
 
 def _verify(opened: Opened) -> tuple[str, int]:
@@ -231,23 +217,44 @@ def _verify(opened: Opened) -> tuple[str, int]:
     return "", 0
 
 
-def _accept(opened: Opened, reason: str) -> None:
+def _accept(opened: Opened, reason: str, promised: int) -> None:
     """The operator's word: the log ends at its last good row, or at the tree."""
     log, tree, claims = opened.log, opened.tree, opened.mark.claims
-    if claims is not None:
-        log.meta.cut = max(log.meta.cut, claims.cut)
-    if tree.zxid > log.end:
-        log.replace(log.meta.generation, tree.zxid, None)
-        opened.notes.append(f"{reason}: accepted, the log goes on from the tree")
+    if not reason:
+        forgotten = _forget_damaged(log, tree.zxid)
+        opened.given_up = GivenUp("", log.end, log.end, (), forgotten)
         return
     good = tree.zxid
-    try:
-        for zxid, _ in log.verify(tree.zxid):
-            good = zxid
-    except LogCorrupt:
-        pass
-    log.truncate(good)
+    if tree.zxid <= log.end:
+        try:
+            for zxid, _ in log.verify(tree.zxid):
+                good = zxid
+        except LogCorrupt:
+            pass
+    rows = tuple(log.unchecked(good, GIVEN_UP_ROWS))
+    log.give_up(good, tree.zxid, claims.cut if claims is not None else 0)
+    forgotten = _forget_damaged(log, tree.zxid)
+    opened.given_up = GivenUp(reason, good, promised, rows, forgotten)
     opened.notes.append(f"{reason}: accepted, the log ends at 0x{good:x}")
+
+
+def _forget_damaged(log: LogWriter, tree_zxid: int) -> int:
+    """Remove the oldest rows, if one of those that the tree holds is damaged, up to the last such
+    one; its zxid, or 0."""
+    forgotten = 0
+    while True:
+        try:
+            for zxid, _ in log.verify(log.meta.purged_to):
+                if zxid >= tree_zxid:
+                    break
+            return forgotten
+        except LogCorrupt as e:
+            if e.zxid > tree_zxid:
+                return forgotten
+            forgotten = e.zxid
+            log.purge(e.zxid, FORGET_ROWS)
+            while log.meta.purged_to < e.zxid:
+                log.purge(e.zxid, FORGET_ROWS)
 
 
 def _remove_other_generations(data_dir: Path, generation: int) -> None:

@@ -96,7 +96,7 @@ def require(db: apsw.Connection, schema: str, path: Path) -> None:
         raise TreeDamaged(
             "the tables are not those of this version of zkd",
             str(path),
-            "`zkd check` says more; `zkd restore` from a snapshot",
+            "`zkd check` says more; `zkd restore SNAPSHOT` mends it (docs/recovery.md)",
         )
 
 
@@ -120,14 +120,17 @@ class TreeMeta:
             raise TreeDamaged(
                 f"not a tree of this version of zkd (format {found.get('format')!r})",
                 str(path),
-                "use the version of zkd that wrote it, or `zkd restore` from a snapshot",
+                "use the version of zkd that wrote it, or `zkd restore SNAPSHOT --keep-log`"
+                " (docs/recovery.md)",
             )
         require(db, TREE_SCHEMA, path)
         names = ("generation", "zxid", "digest", "node_count", "data_bytes")
         numbers: list[Any] = [found.get(name) for name in names]
         if not all(isinstance(number, int) for number in numbers):
             raise TreeDamaged(
-                "the table meta is damaged", str(path), "`zkd restore` from a snapshot"
+                "the table meta is damaged",
+                str(path),
+                "`zkd restore SNAPSHOT --keep-log` (docs/recovery.md)",
             )
         generation, zxid, digest, node_count, data_bytes = numbers
         return cls(found["id"], generation, zxid, unsigned(digest), node_count, data_bytes)
