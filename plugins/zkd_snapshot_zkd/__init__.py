@@ -42,7 +42,7 @@ class ZkdFormat(SnapshotFormat):
     """`settings`: whether an owner is a session's or a TTL node's depends on them."""
 
     name = "zkd"
-    suffix = ".db"
+    suffix = ".zkd"
 
     def __init__(self, settings: TreeSettings | None = None) -> None:
         self._settings = settings if settings is not None else TreeSettings()

@@ -33,6 +33,8 @@ TABLE = {
     "config": Entry("zkd.cli.config", "config", "Check and explain a configuration file."),
     "init": Entry("zkd.cli.init", "init", "Make the folders of a configuration."),
     "bench": Entry("zkd.cli.bench", "bench", "Measure a server."),
+    "snapshot": Entry("zkd.cli.snapshot", "snapshot", "Keep a server's whole tree in a file."),
+    "plugins": Entry("zkd.cli.plugins", "plugins", "List the plugins and what becomes of them."),
     "version": Entry("zkd.cli.commands", "version", "Show the version of zkd."),
 }
 

@@ -12,7 +12,6 @@ from zkd.config.key import Key
 
 PENDING: tuple[str, ...] = (
     # snapshots in Apache ZooKeeper's format, import
-    "autopurge.snapRetainCount",
     "serializeLastProcessedZxid.enabled",
     "snapshot.compression.method",
     "snapshot.trust.empty",
