@@ -12,7 +12,6 @@ it; then `repair` removes the watches of that path from both.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -241,20 +240,6 @@ def _event_zxid(
     return a, plain
 
 
-def _unread_events(
-    a: Events, b: Events, difference: Difference, context: Context
-) -> tuple[Events, Events]:
-    """Leave out of a what b does not have and the connection may not read."""
-    missing = Counter(map(_key, a)) - Counter(map(_key, b))
-    kept: Events = []
-    for event in a:
-        if missing[_key(event)] and not context.shadow.may(difference.slot, event.path or b""):
-            missing[_key(event)] -= 1
-        else:
-            kept.append(event)
-    return kept, b
-
-
 def _tainted_events(
     a: Events, b: Events, difference: Difference, context: Context
 ) -> tuple[Events, Events]:
@@ -264,21 +249,12 @@ def _tainted_events(
     return (clean(a), clean(b)) if context.tainted else (a, b)
 
 
-def _key(event: Event) -> tuple[int, bytes | None]:
-    return event.kind, event.path
-
-
 EVENT_RULES: tuple[EventRule, ...] = (
     EventRule(
         "event-zxid",
         "the header of an event carries the transaction's zxid since 3.9 (ZOOKEEPER-4655), "
         "before always -1",
         "3.8", "3.9", _event_zxid,
-    ),
-    EventRule(
-        "event-needs-read",
-        "an event is only sent to who may read the node since 3.8.4 and 3.9.2 (ZOOKEEPER-4799)",
-        "3.8", "3.9", _unread_events,
     ),
     EventRule(
         "consequence-of-a-watch",

@@ -1,7 +1,7 @@
 """Random requests to Apache ZooKeeper and zkd, side by side.
 
-15,000 requests here; those marked slow are 100,000 and hold the table of differences to being in
-use. Apache beside Apache must agree without any table, which keeps the comparison itself honest.
+15,000 requests here; `make differential` sends 100,000 and holds the table of differences to being
+in use. Apache beside Apache must agree without any table, which keeps the comparison itself honest.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance import differential, servers
-from tests.conformance.differences import EVENT_RULES, REPLY_RULES
 from tests.conformance.lockstep import Outcome, report
 from tests.conformance.steps import dumps
 
@@ -44,15 +43,3 @@ def test_apache_zookeeper_answers_as_itself() -> None:
     _require("apache")
     outcome = _run("apache", 3, 2000)
     assert not outcome.allowed
-
-
-@pytest.mark.apache
-@pytest.mark.slow
-def test_100_000_requests() -> None:
-    """Twenty seeds; every entry of the table of differences is needed at least once."""
-    _require("apache", "zkd")
-    outcomes = [_run("zkd", seed, 5000) for seed in range(1, 21)]
-    used = {name for outcome in outcomes for name in outcome.allowed}
-    names = {rule.name for rule in REPLY_RULES} | {rule.name for rule in EVENT_RULES}
-    assert sum(outcome.requests for outcome in outcomes) >= 100_000
-    assert names - used <= {"consequence-of-a-watch"}
