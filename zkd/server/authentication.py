@@ -56,6 +56,7 @@ def _failed(conn: Connection, xid: int, scheme: str, why: str) -> None:
     fe = conn.fe
     fe.log.warning("auth.failed", client=conn.peer, scheme=scheme, reason=why)
     fe.metrics.auth_failed.value += 1
+    fe.metrics.auth_failed_by.add(scheme if scheme in fe.registry.schemes else "unknown")
     if conn.state == connection.HELD:
         conn.out.append(replies.header(0, xid, 0, Err.AUTH_FAILED))
         conn.flush()

@@ -401,7 +401,8 @@ class Connection(asyncio.Protocol):
         if len(body) < 4 or size < -1 or 4 + size > len(body):
             self.reply(xid, Err.MARSHALLING_ERROR)
         else:
-            self.reply(xid, 0, body[: 4 + max(size, 0)])
+            path = body[4 : 4 + max(size, 0)].decode("utf-8", "replace")
+            self.reply(xid, 0, replies.NULL if size == -1 else replies.string(path))
         self.turn()
 
     def not_done(self, xid: int, err: int) -> None:

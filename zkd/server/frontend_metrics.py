@@ -42,6 +42,7 @@ class FrontEndMetrics:
         self.dropped = registry.counter("connection_drop_count")
         self.sessionless = registry.counter("sessionless_connections_expired")
         self.auth_failed = registry.counter("auth_failed_count")
+        self.auth_failed_by = registry.counter_set("zkd_auth_failed_total")
         self.throttle_waits = registry.counter("request_throttle_wait_count")
         self.throttled_ops = registry.counter("throttled_ops")
         self.not_serving = registry.counter("cnxn_closed_without_zk_server_running")

@@ -413,8 +413,9 @@ def _add_sizes(one: Any, other: Any) -> tuple[int, int, int]:
 
 
 def open_files() -> int:
-    """File descriptors of this process."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+    """File descriptors of this process. (Linux 6.2 and later say so at once.)"""
+    folder = Path("/proc/self/fd")
+    return folder.stat().st_size or sum(1 for _ in folder.iterdir())
 
 
 def resident_bytes() -> int:

@@ -237,7 +237,7 @@ def _children_page(conn: Connection, xid: int, frame: bytes) -> None:
 def _count(conn: Connection, xid: int, frame: bytes) -> None:
     path, _ = _path(frame)
     _readable(conn, path)
-    total = 0
+    total = 0 if path else 1  # the root is below "" (server/DataTree.java getAllChildrenNumber)
 
     def take(count: int) -> None:
         nonlocal total
@@ -407,8 +407,10 @@ def _auth(conn: Connection, xid: int, frame: bytes) -> None:
 def _sasl(conn: Connection, xid: int, frame: bytes) -> None:
     """No SASL is configured: an empty answer (server/ZooKeeperServer.java processSasl)."""
     try:
-        Reader(frame, 4).buffer()
+        token = Reader(frame, 4).buffer()
     except (Malformed, StructError):
+        token = None
+    if token is None:
         conn.refuse("sasl.malformed")
         return
     conn.sent += 1

@@ -50,7 +50,7 @@ from zkd.bus.messages import (
     encode,
 )
 from zkd.bus.sockets import Inbox, Outbox
-from zkd.jute.protocol import Err, Op
+from zkd.jute.protocol import Op
 from zkd.plugins import loader
 from zkd.plugins.auth import AuthRegistry
 from zkd.server import logs
@@ -508,7 +508,7 @@ class Peer:
             err, body, effects, results = prepare(
                 op, payload, session, xid, conn.identities, zxid, now_ms
             )
-            if err == Err.MARSHALLING_ERROR and op != Op.MULTI:
+            if not body:
                 self.zxid = zxid - 1
                 link.answers.append((number, xid, self.zxid, UNREADABLE, None))
                 continue

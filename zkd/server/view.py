@@ -109,7 +109,7 @@ class View:
             node = self._old.get(path)
             if node is None:
                 self.misses += 1
-                row = self.reader.node(path)
+                row = self.reader.node(path) if path[:1] == "/" else None
                 node = Node(b"", None, None, 0) if row is None else Node(row[1], row[0], row[2], 0)
             else:
                 self.hits += 1

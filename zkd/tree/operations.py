@@ -115,7 +115,7 @@ class Operations:
         if flags or op == Op.CREATE_TTL or ask.session_error:
             self._check_mode(op, flags, ttl, ask)
         if size < 0:
-            raise Malformed("create without a path")
+            raise ClientRefusal(Err.MARSHALLING_ERROR)
         raw_path = body[4:path_end]
         try:
             path = raw_path.decode()
@@ -238,7 +238,9 @@ class Operations:
         if ask.session_error and size >= -1:
             self._check_session(ask)
         if size < 0:
-            raise Malformed("delete without a path")
+            if size != -1:
+                raise Malformed("delete")
+            raise ClientRefusal(Err.MARSHALLING_ERROR)
         path, parent_path = self._deletable(body[4:end])
         state = self.state
         parent = state.get(parent_path)
@@ -261,7 +263,7 @@ class Operations:
             raise ClientRefusal(Err.NO_AUTH)
         size = _int(body)[0]
         if size < 0 or 4 + size > len(body):
-            raise Malformed("deleteContainer without a path")
+            raise ClientRefusal(Err.MARSHALLING_ERROR)
         path, parent_path = self._deletable(body[4 : 4 + size])
         state = self.state
         node = state.get(path)

@@ -86,6 +86,9 @@ class Preparer(Operations):
     ) -> Prepared:
         """Validate one request and make its change. `body` is the frame behind the RequestHeader.
 
+        A request that cannot be decoded makes no transaction: the second item is empty and the
+        zxid is free.
+
         `session_error` is what `SessionTracker.check` says about the session and its owner: it is
         answered at the place where Apache ZooKeeper looks at the session.
         """
@@ -119,6 +122,8 @@ class Preparer(Operations):
             code = refusal.code
         except (Malformed, struct_error):
             code = Err.MARSHALLING_ERROR
+            if op != Op.MULTI:  # as Apache ZooKeeper: what cannot be read uses no zxid
+                return code, b"", effects, None
         return self.error(zxid, code, session, xid, time_ms)
 
     def error(

@@ -284,7 +284,7 @@ def test_hostile_bytes_change_nothing_and_are_answered(seed: int) -> None:
         failed = err or (results and results[0][0] == Op.ERROR)
         assert not failed or not effects
         assert not failed or (server.state.digest, server.state.node_count) == before
-        assert len(txn) >= 36
+        assert len(txn) >= 36 or (err, txn) == (Err.MARSHALLING_ERROR, b"")
     replica = Server(server.settings)
     for one in server.log:
         assert replica.state.apply(one[1]) == one[2]

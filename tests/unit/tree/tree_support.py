@@ -221,7 +221,10 @@ class Server:
         prepared = self.preparer.prepare(
             op, body, session, self.zxid & 0xFFFF, identities, self.zxid, self.time_ms, error
         )
-        self.log.append(prepared)
+        if prepared[1]:
+            self.log.append(prepared)
+        else:  # it could not be decoded: no transaction, and the zxid is free
+            self.zxid -= 1
         return prepared
 
     def create(
