@@ -9,6 +9,7 @@ import socket
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,13 @@ def test_a_scrape_has_the_names_of_mntr(scraped: Scraped) -> None:
     plain = set(re.findall(r"(?m)^zk_((?!avg_|min_|max_|cnt_|sum_|p\d|\w*_zkd_|zkd_)\w+)\t", mntr))
     shown = {name.partition("{")[0] for name in scraped.samples()}
     assert plain - shown - {"version", "server_state"} == set()
+
+
+def test_many_may_ask_at_once(scraped: Scraped) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        texts = list(threads.map(lambda _: scraped.samples(), range(24)))
+    assert all(samples["zkd_missing_processes"] == 0 for samples in texts)
+    assert all(samples["znode_count"] > 0 for samples in texts)
 
 
 def test_the_commit_counter_shows_in_a_scrape(scraped: Scraped) -> None:

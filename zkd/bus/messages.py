@@ -12,6 +12,8 @@ Who sends what to whom:
     peer      -> front-end BEGIN, TXNS, ANSWERS, GRANT, CLOSE_CONN, REJOIN
     storage   -> peer      OPENED, DURABLE, FAILED
     storage   -> front-end DURABLE
+    admin     -> storage   JOIN, if there are commit observers
+    storage   -> admin     DURABLE, ten times a second at most
     front-end -> front-end COUNTS
     anyone    -> anyone    QUERY, REPLY (statistics for four-letter words, metrics, the console)
 
