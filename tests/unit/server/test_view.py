@@ -99,7 +99,7 @@ def test_the_view_is_the_tree_at_t_plus_what_came_since(seed: int) -> None:
     forgotten: set[str] = set()
     view = View(disk.reader(), disk.reader, rng.choice((0, 3000, 1 << 20)), forgotten.add)
     for zxid in range(1, 1500):
-        hot = [p for p in ("/a", "/b/x") if (n := view.get(p)) is not None and rng.random() < 0.5]
+        hot = [p for p in ("/a", "/b/x") if view.get(p) is not None and rng.random() < 0.5]
         for path in hot:
             node = view.get(path)
             assert node is not None

@@ -283,7 +283,7 @@ def test_a_tree_without_its_log_is_refused(image: Image) -> None:
 def test_apache_zookeepers_folder_is_not_hidden_by_an_empty_tree(tmp_path: Path) -> None:
     (tmp_path / "data" / "version-2").mkdir(parents=True)
     (tmp_path / "data" / "version-2" / "snapshot.0").write_bytes(b"ZKSN")
-    with pytest.raises(OperatorError, match="another dataDir|Apache ZooKeeper"):
+    with pytest.raises(OperatorError, match=r"another dataDir|Apache ZooKeeper"):
         open_engine(tmp_path, NO_RESERVE)
 
 
