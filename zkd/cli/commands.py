@@ -32,6 +32,8 @@ TABLE = {
     "status": Entry("zkd.cli.status", "status", "Show how a running server is doing."),
     "config": Entry("zkd.cli.config", "config", "Check and explain a configuration file."),
     "init": Entry("zkd.cli.init", "init", "Make the folders of a configuration."),
+    "check": Entry("zkd.cli.check", "check", "Read a server's files and tell what is wrong."),
+    "restore": Entry("zkd.cli.restore", "restore", "Make a server's data out of a snapshot."),
     "bench": Entry("zkd.cli.bench", "bench", "Measure a server."),
     "snapshot": Entry("zkd.cli.snapshot", "snapshot", "Keep a server's whole tree in a file."),
     "plugins": Entry("zkd.cli.plugins", "plugins", "List the plugins and what becomes of them."),

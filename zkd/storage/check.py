@@ -1,6 +1,6 @@
 """Reading everything and comparing it: what `zkd check` does, also beside a running server.
 
-The log: every row against the chain, consecutive zxids, its end against the mark. The tree:
+Log, mark and tree: as at a start (agreement.py). The log: every row against the chain. The tree:
 SQLite's own structure, every node's parent, child count and data length, the indexes of owners,
 the counts, and the digest over all nodes. A digest covers paths, data and stats; ACLs and what
 lies below /zookeeper/ have no checksum.
@@ -10,15 +10,16 @@ Each file is read in short transactions or one snapshot, memory does not grow wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import apsw
 
 from zkd.errors import OperatorError
+from zkd.storage.agreement import GO_ON, MEND_LOG, MEND_TREE, missing, tree_fault
 from zkd.storage.errors import LogCorrupt
-from zkd.storage.files import MARK_NAME, read_mark
+from zkd.storage.files import MARK_NAME, Claims, read_mark
 from zkd.storage.log import LOG_NAME, LogMeta, LogReader, follows
 from zkd.storage.reader import TreeReader, tree_path
 from zkd.tree import ephemeral, stat
@@ -32,10 +33,11 @@ PER_KIND = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: in which file, and what."""
+    """One thing that is wrong: in which file, what, and what to do."""
 
     where: str
     what: str
+    mend: str = ""
 
 
 Progress = Callable[[str, int, int], None]
@@ -54,56 +56,96 @@ def check(
 ) -> list[Finding]:
     """Everything that is wrong with the files of one server; empty if nothing is."""
     log_path = log_dir / LOG_NAME
-    findings: list[Finding] = []
+    claims, _ = read_mark(log_dir / MARK_NAME)
     try:
         log = LogReader(log_path)
     except (apsw.Error, OperatorError, UnicodeDecodeError) as e:
-        return [Finding(str(log_path), f"cannot be read: {e}")]
+        return [_unreadable(log_path, e, MEND_LOG)]
+    findings: list[Finding] = []
     meta: LogMeta | None = None
     try:
         meta = log.meta()
-        findings += _check_log_beside(log, meta, log_dir, progress)
+        path = tree_path(data_dir, meta.generation)
+        tree_zxid = _tree_zxid(path, meta)
+        if tree_zxid is not None:
+            findings += _check_agreement(log, meta, path, tree_zxid, claims)
+        findings += _check_log_beside(log, meta, tree_zxid, progress)
     except OperatorError as e:
-        findings.append(Finding(str(log_path), e.what))
+        findings.append(Finding(str(log_path), e.what, MEND_LOG))
     except (apsw.Error, UnicodeDecodeError) as e:
-        findings.append(Finding(str(log_path), f"cannot be read: {e}"))
+        findings.append(_unreadable(log_path, e, MEND_LOG))
     finally:
         log.close()
     if meta is not None:
-        path = tree_path(data_dir, meta.generation)
-        findings += check_tree_file(path, meta.id, settings or TreeSettings(), progress)
+        for found in check_tree_file(path, meta.id, settings or TreeSettings(), progress):
+            findings.append(replace(found, mend=MEND_TREE))
     return findings
 
 
+def _unreadable(path: Path, error: Exception, mend: str) -> Finding:
+    if isinstance(error, OperatorError):
+        return Finding(str(path), error.what, error.mend or mend)
+    if isinstance(error, apsw.CantOpenError | apsw.PermissionsError | apsw.ReadOnlyError):
+        mend = "is it there, and may this user read it and write to its folder? (WAL needs both)"
+    return Finding(str(path), f"cannot be read: {error}", mend)
+
+
+def _tree_zxid(path: Path, meta: LogMeta) -> int | None:
+    """T; None if the tree cannot be opened (`check_tree_file` says why)."""
+    if not path.exists():
+        return None
+    try:
+        reader = TreeReader(path, tree_id=meta.id)
+    except (apsw.Error, OperatorError, UnicodeDecodeError):
+        return None
+    zxid = reader.zxid
+    reader.close()
+    return zxid
+
+
+def _check_agreement(
+    log: LogReader, meta: LogMeta, path: Path, tree_zxid: int, claims: Claims | None
+) -> list[Finding]:
+    """What a start would refuse. The values were taken in the order that agreement.py wants."""
+    fault = tree_fault(meta, tree_zxid, meta.generation, claims)
+    if fault:
+        return [Finding(str(path), fault, MEND_TREE)]
+    reason, _ = missing(meta, log.last(), tree_zxid, claims)
+    return [Finding(str(log.path), reason, GO_ON)] if reason else []
+
+
 def _check_log_beside(
-    log: LogReader, meta: LogMeta, log_dir: Path, progress: Progress
+    log: LogReader, meta: LogMeta, tree_zxid: int | None, progress: Progress
 ) -> list[Finding]:
     """`check_log`, begun again when the running server has removed the rows being read."""
     while True:
         try:
-            return check_log(log, meta, log_dir, progress)
+            return check_log(log, meta, progress)
         except LogCorrupt as e:
             meta = log.meta()
             if meta.purged_to <= e.good:
-                raise
+                mend = GO_ON
+                if tree_zxid is not None and e.zxid <= tree_zxid:
+                    mend = (
+                        "the tree holds it, a start does not need it; `zkd check --accept-log-end`"
+                        " removes the log's rows up to it"
+                    )
+                return [Finding(str(log.path), e.what, mend)]
 
 
-def check_log(log: LogReader, meta: LogMeta, log_dir: Path, progress: Progress) -> list[Finding]:
-    """The rows and the mark. LogCorrupt at the first row that does not fit."""
+def check_log(log: LogReader, meta: LogMeta, progress: Progress) -> list[Finding]:
+    """The rows. LogCorrupt at the first that does not fit."""
     where = str(log.path)
-    found = [Finding(where, text) for text in _structure(log.db)]
-    claims, _ = read_mark(log_dir / MARK_NAME)
-    end = before = meta.purged_to
+    found = [Finding(where, text, MEND_LOG) for text in _structure(log.db)]
+    before = meta.purged_to
     total = log.last() - before
     for done, (zxid, _) in enumerate(log.read(before)):
         if not follows(zxid, before):
-            found.append(Finding(where, f"0x{zxid:x} does not follow 0x{before:x}"))
-        end = before = zxid
+            found.append(Finding(where, f"0x{zxid:x} does not follow 0x{before:x}", MEND_LOG))
+        before = zxid
         if done % SLICE == 0:
             progress("log", done, total)
-    mine = claims is not None and claims.log_id == meta.id and claims.cut == meta.cut
-    if claims is not None and mine and claims.zxid > end:
-        found.append(Finding(where, f"ends at 0x{end:x}, but 0x{claims.zxid:x} was durable"))
+    progress("log", total, total)
     return found
 
 
@@ -203,6 +245,7 @@ class _TreeCheck:
             self._owner(path, stat.owner(raw))
             if count % SLICE == 0:
                 self.progress("tree", count, reader.node_count)
+        self.progress("tree", count, count)
         if count + 1 != reader.node_count:
             self.say("count", f"{count} nodes, {reader.node_count - 1} were counted")
         if size != reader.data_bytes:

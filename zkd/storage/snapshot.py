@@ -28,7 +28,7 @@ from zkd.errors import OperatorError
 from zkd.storage import database
 from zkd.storage.check import Progress, check_tree_file, scan_all
 from zkd.storage.files import sync_file, sync_folder
-from zkd.storage.generation import GenerationWriter, remove_tree
+from zkd.storage.generation import GenerationWriter, NodeRow, remove_tree
 from zkd.storage.log import LOG_NAME, LogReader
 from zkd.storage.reader import TreeReader, tree_path
 from zkd.storage.schema import put_meta
@@ -40,6 +40,8 @@ SMOOTH_S = 0.05
 """So often what has been written is brought to the disk, so that no large fsync stands before
 the log's."""
 COPY_BYTES = 1 << 20
+TELL_NODES = 1000
+"""So often the progress is told."""
 
 
 @dataclass(frozen=True)
@@ -231,9 +233,19 @@ def verify(path: Path, scratch: Path, settings: TreeSettings) -> list[str]:
         return [e.what if isinstance(e, OperatorError) else str(e)]
 
 
-def restore_into(writer: GenerationWriter, reader: TreeReader) -> int:
+def restore_into(
+    writer: GenerationWriter, reader: TreeReader, progress: Progress | None = None
+) -> int:
     """Copy a snapshot's tree into the next generation and finish it; its zxid."""
-    writer.nodes(scan_all(reader))
+    tell = progress or (lambda what, done, total: None)
+
+    def counted() -> Iterator[NodeRow]:
+        for done, node in enumerate(scan_all(reader)):
+            if done % TELL_NODES == 0:
+                tell("copy", done, reader.node_count)
+            yield node
+
+    writer.nodes(counted())
     writer.sessions(reader.sessions().items())
     writer.finish(reader.zxid)
     return reader.zxid
