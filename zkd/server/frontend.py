@@ -320,13 +320,12 @@ class FrontEnd:
             if conn is not None and conn.pending and conn.pending[0][0] == connection.BUSY:
                 conn.settle()
         self.served.apply(txn[0], effects)
-        if conn is not None:
-            if conn.pending:
-                self.metrics.write((self._now - conn.pending[0][3]) * 1000)
-                conn.complete(txn, self._now)
-                self.dirty.add(conn)
-            elif self.auditing is not None:
-                self.auditing.completed_later(txn)
+        if conn is not None and conn.pending:
+            self.metrics.write((self._now - conn.pending[0][3]) * 1000)
+            conn.complete(txn, self._now)
+            self.dirty.add(conn)
+        elif self.auditing is not None and txn[1] == self.child.life:
+            self.auditing.completed_later(txn)
         if effects and effects[-1][0] >= fx.QUOTA:
             self._perhaps_ended(txn)
 
