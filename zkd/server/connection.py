@@ -429,7 +429,7 @@ class Connection(asyncio.Protocol):
     def turn(self) -> None:
         """Run the reads at the head of the line."""
         pending = self.pending
-        while pending and pending[0][0] == DEFERRED and self.state == OPEN:
+        while pending and pending[0][0] == DEFERRED and OPEN <= self.state < CLOSED:
             _, xid, op, frame = pending.popleft()
             operations.run(self, xid, op, frame)
 
