@@ -22,7 +22,7 @@ from zkd.jute import txn
 from zkd.jute.codec import Malformed
 from zkd.jute.protocol import Op
 from zkd.server.settings import storage_settings
-from zkd.storage.check import Finding
+from zkd.storage.check import Finding, check_tree_readable
 from zkd.storage.check import check as check_files
 from zkd.storage.engine import Engine
 from zkd.storage.log import LOG_NAME
@@ -77,7 +77,10 @@ def check(
 
 
 def _accept(server: Config) -> GivenUp:
-    """Open the files once with the operator's word. Raises OperatorError."""
+    """Open the files once with the operator's word. Raises OperatorError; nothing is given up
+    then: a tree that cannot be read is told first, because it must be mended first."""
+    for found in check_tree_readable(server.data_dir, server.data_log_dir):
+        raise OperatorError(found.what, found.where, found.mend)
     settings = replace(storage_settings(server), accept_log_end=True)
     engine = Engine(server.data_dir, server.data_log_dir, settings, effects_of=replayer(settings))
     given_up = engine.given_up

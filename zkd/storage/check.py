@@ -154,10 +154,31 @@ def _structure(db: apsw.Connection) -> list[str]:
     return [str(text) for (text,) in rows if text != "ok"]
 
 
+def check_tree_readable(data_dir: Path, log_dir: Path) -> list[Finding]:
+    """Whether SQLite can read all of the tree that log.db names. Empty also for a log that cannot
+    be read, which is another matter."""
+    try:
+        log = LogReader(log_dir / LOG_NAME)
+        try:
+            meta = log.meta()
+        finally:
+            log.close()
+    except (apsw.Error, OperatorError, UnicodeDecodeError):
+        return []
+    path = tree_path(data_dir, meta.generation)
+    found = check_tree_file(path, meta.id, TreeSettings(), contents=False)
+    return [replace(finding, mend=MEND_TREE) for finding in found]
+
+
 def check_tree_file(
-    path: Path, tree_id: bytes | None, settings: TreeSettings, progress: Progress = _quiet
+    path: Path,
+    tree_id: bytes | None,
+    settings: TreeSettings,
+    progress: Progress = _quiet,
+    *,
+    contents: bool = True,
 ) -> list[Finding]:
-    """One tree-N.db or snapshot, with everything in it."""
+    """One tree-N.db or snapshot, with everything in it, or its structure alone."""
     where = str(path)
     if not path.exists():
         return [Finding(where, "is missing")]
@@ -168,7 +189,9 @@ def check_tree_file(
     except (apsw.Error, UnicodeDecodeError) as e:
         return [Finding(where, f"cannot be read: {e}")]
     try:
-        texts = _structure(reader.db) or _TreeCheck(reader, settings, progress).run()
+        texts = _structure(reader.db)
+        if contents and not texts:
+            texts = _TreeCheck(reader, settings, progress).run()
     except (apsw.Error, UnicodeDecodeError) as e:
         texts = [f"cannot be read: {e}"]
     finally:
