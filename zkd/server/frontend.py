@@ -405,8 +405,7 @@ class FrontEnd:
             self.peer.send((CONN_CLOSED, self.child.life, number))
 
     def _on_rejoin(self, message: tuple[Any, ...]) -> None:
-        if self.peer is not None:
-            self.stream.join(self.peer)
+        self.stream.join_again()
 
     def _on_query(self, message: tuple[Any, ...]) -> None:
         _, ident, what, (name, life) = message

@@ -7,7 +7,9 @@ the front-ends in one message. What storage says is durable is committed.
 Incarnations: a number kept in log.db that grows with each OPEN. Everything on the bus carries it.
 The peer opens one when it starts and when storage has restarted; what it still holds above the
 durable zxid it hands on again, under the new number. After a failed append it forgets what is not
-durable, tries again every second, and sessions do not expire meanwhile.
+durable, tries again every second, and sessions do not expire meanwhile. Nor do they while storage
+is away: reads go on, writes wait AWAY_S, then the connections that wait are closed and writes are
+refused, until storage is back.
 """
 
 from __future__ import annotations
@@ -71,6 +73,8 @@ BATCH_MAX = 1000
 """So many transactions are handed on at once at most."""
 OPENING, SERVING, FULL = range(3)
 RETRY_S = 1.0
+AWAY_S = 2.0
+"""So long writes wait for a storage process that has died."""
 READER_CACHE_BYTES = 4 << 20
 DIGESTS_MAX = 100
 DIGEST_EVERY = 128
@@ -103,6 +107,10 @@ class Peer:
         """Transactions handed out and not yet durable."""
         self.waiting: list[tuple[FrontEndLink, list[Any]]] = []
         """Requests that came while no incarnation was open."""
+        self.away_at = 0.0
+        """Since when storage is away (OPENING)."""
+        self.refusing = False
+        """It is away for too long: writes are refused."""
         self.tree: TreeState | None = None
         self.sessions = Sessions(config)
         self.grace_s = config.min_session_timeout / 2000
@@ -228,7 +236,11 @@ class Peer:
             if now >= self.retry_at:
                 self.retry_at = now + RETRY_S
                 self._open()
-        elif self.state == SERVING:
+        elif self.state == OPENING:
+            self.sessions.postpone(now)
+            if self.tree is not None and not self.refusing and now - self.away_at > AWAY_S:
+                self._refuse_writes()
+        else:
             for session in self.sessions.expired(now, self.frontends.values()):
                 self.metrics.session_expired()
                 self.log.info("session.expired", session=hex(session & (1 << 64) - 1))
@@ -244,16 +256,28 @@ class Peer:
     def _lives(self, lives: dict[str, int]) -> None:
         """Storage has (another) life; front-ends may have ended theirs."""
         life = lives.get("storage", 0)
-        if life and (self.storage is None or self.storage.life < life):
+        new = self.storage is None or self.storage.life < life
+        if self.state == SERVING and (new or not life):
+            self.state = OPENING
+            self.away_at = monotonic()
+        if new and life:
             if self.storage is not None:
                 self.storage.close()
             self.storage = Outbox(self.context, self.child.runtime_dir, "storage", life)
-            if self.state == SERVING:
-                self.state = OPENING
             self._open()
         for link in list(self.frontends.values()):
             if lives.get(link.name, 0) > link.life:
                 self._forget(link)
+
+    def _refuse_writes(self) -> None:
+        """Storage does not come back: nobody shall wait for it. What was handed out is kept, and
+        is done first when it is back, as far as anyone can tell who was not answered."""
+        self.refusing = True
+        self.log.error("storage.away", seconds=AWAY_S, held=len(self.held))
+        self.waiting.clear()
+        self.held = deque((zxid, 0, 0, 0, *rest) for zxid, _, _, _, *rest in self.held)
+        for link in self.frontends.values():
+            self._begin(link, [], forget=True)
 
     def _open(self) -> None:
         assert self.storage is not None
@@ -265,15 +289,15 @@ class Peer:
         if life != self.child.life:
             return
         self.incarnation, self.seq = incarnation, 1
-        if self.tree is None:
-            self._load(durable)
-        else:
-            assert durable >= self.durable, "storage has lost what it said was durable"
+        assert durable >= self.durable, "storage has lost what it said was durable"
+        if self.tree is None or (not self.held and durable != self.zxid):
+            self._load(durable)  # an append that was said to have failed may be there after all
         pending = list(self.held)
         while self.held and self.held[0][0] <= durable:
             self.held.popleft()
         self.durable = durable
         self.state = SERVING
+        self.refusing = False
         if self.held:
             frame = encode((TXNS, incarnation, self.seq, list(self.held)))
             self.seq += 1
@@ -342,9 +366,9 @@ class Peer:
         self.batch.clear()
         self.held.clear()
         self.waiting.clear()
-        if self.tree is not None:
-            self._load(durable)
-            self.durable = durable
+        self.refusing = False
+        self._load(durable)
+        self.durable = durable
         for link in self.frontends.values():
             link.answers = []
             self._begin(link, [], forget=True)
@@ -390,7 +414,7 @@ class Peer:
         if self.state == SERVING:
             self._hand_on()
             self._begin(link, list(self.held), forget=False)
-        elif self.state == FULL:
+        elif self.state == FULL or self.refusing:
             self._begin(link, [], forget=True)
 
     def _link(self, name: str, life: int) -> FrontEndLink:
@@ -432,10 +456,12 @@ class Peer:
             self._attach(link_, conn, payload)
 
     def _grant(self, now: float) -> None:
-        if self.state == OPENING:
+        if self.tree is None:
             return
-        accepting = self.state == SERVING and (
-            self.tree is None or self.tree.pinned_bytes < self.config.cache_bytes // 4
+        accepting = (
+            self.state != FULL
+            and not self.refusing
+            and self.tree.pinned_bytes < self.config.cache_bytes // 4
         )
         frame = encode((GRANT, self.incarnation, now + self.grace_s, accepting))
         for link in self.frontends.values():
@@ -470,7 +496,7 @@ class Peer:
             self._throttle(link, items)
         elif self.state == SERVING:
             self._handle(link, items)
-        elif self.state == OPENING:
+        elif self.state == OPENING and not self.refusing:
             self.waiting.append((link, items))
         else:
             self._handle_full(link, items)
@@ -599,7 +625,8 @@ class Peer:
         if answer is None:
             link.answers.append((conn.number, 0, 0, REFUSED, None))
         else:
-            link.answers.append((conn.number, 0, self.zxid, ATTACHED, answer))
+            zxid = self.zxid if self.state == SERVING else self.durable
+            link.answers.append((conn.number, 0, zxid, ATTACHED, answer))
 
     handlers = {
         OPENED: _on_opened,

@@ -28,6 +28,7 @@ from zkd.bus.messages import (
     encode,
 )
 from zkd.bus.sockets import Inbox, Outbox
+from zkd.errors import OperatorError
 from zkd.server import logs
 from zkd.server.settings import storage_settings
 from zkd.server.storage_metrics import StorageMetrics, size_of
@@ -155,10 +156,6 @@ class Storage:
         except LogFull as e:
             self._failed(str(e))
             return
-        except LogFailed as e:
-            self.log.error("log.failed", reason=str(e), durable=hex(self.engine.durable))
-            self._failed(str(e))
-            raise
         failpoints.hit("storage.after-fsync")
         took_s = time.perf_counter() - began
         self._announce()
@@ -297,5 +294,13 @@ class Storage:
 
 
 def main(child: Child) -> None:
-    """The life of the storage process."""
-    Storage(child).run()
+    """The life of the storage process. After a failed write or fsync it ends, without a word to the
+    peer: the next life reads what the disk holds, and the peer goes on from there."""
+    try:
+        Storage(child).run()
+    except LogFailed as e:
+        raise OperatorError(
+            f"a write or an fsync failed: {e}",
+            str(child.config.data_log_dir),
+            "is the disk sound (dmesg)? Storage starts again and goes on with what the disk holds",
+        ) from e

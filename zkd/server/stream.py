@@ -117,7 +117,12 @@ class Stream:
     def _gap(self, seq: int) -> None:
         """Something is missing: join again, never go on."""
         self.fe.log.error("bus.gap", expected=self.next_seq, got=seq)
+        self.join_again()
+
+    def join_again(self) -> None:
+        """Begin anew with the present peer; what it was asked and has not answered is lost."""
         self.incarnation = -1
+        self.peer_life = 0
         if self.fe.peer is not None:
             self.join(self.fe.peer)
 

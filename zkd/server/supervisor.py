@@ -311,6 +311,8 @@ class Supervisor:
             message = json.loads(packet)
             if message.get("ready"):
                 worker.ready = True
+                if self.announced and all(w.ready for w in self.workers):
+                    notify(f"STATUS=Serving on port {self.config.listen_port}")
             if "status" in message:
                 notify(f"STATUS={message['status']}")
                 self.log.info("process.status", name=worker.name, status=message["status"])
@@ -355,23 +357,28 @@ class Supervisor:
             if isinstance(refused, dict) and not self.announced:
                 refusal = OperatorError(**refused)
                 continue
+            if isinstance(refused, dict):
+                notify(f"STATUS={worker.name} does not start: {refused['what']}")
+            quick = lived < QUICK_DEATH_S or not worker.ready
+            worker.quick_deaths = worker.quick_deaths + 1 if quick else 0
+            delay = 0.0
+            if worker.quick_deaths:
+                delay = min(0.02 * 2.0 ** (worker.quick_deaths - 1), RESTART_DELAY_MAX_S)
             self.log.error(
                 "process.died",
                 name=worker.name,
                 status=os.waitstatus_to_exitcode(status),
                 lived_s=round(lived, 3),
+                again_in_s=round(delay, 3),
             )
-            worker.quick_deaths = worker.quick_deaths + 1 if lived < QUICK_DEATH_S else 0
-            delay = 0.0
-            if worker.quick_deaths:
-                delay = min(0.02 * 2.0 ** (worker.quick_deaths - 1), RESTART_DELAY_MAX_S)
             worker.restart_at = time.monotonic() + delay
             worker.life = 0
-        if changed and refusal is None:
-            self._restart_due()
+        if changed and refusal is None and not self._restart_due():
+            self._tell_lives()  # the others must not wait for one that is not there
         return refusal
 
-    def _restart_due(self) -> None:
+    def _restart_due(self) -> bool:
+        """Start those whose time has come; whether there were any (all are told of the lives)."""
         now = time.monotonic()
         started = False
         for worker in self.workers:
@@ -382,6 +389,7 @@ class Supervisor:
                 started = True
         if started:
             self._tell_lives()
+        return started
 
     def _kill_silent(self) -> None:
         now = time.monotonic()
