@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from zkd.server.process import Child
 
 monotonic = time.monotonic
+LOOK_MS = 20
+"""So often the control channel and the clock are looked at."""
 BATCH_MAX = 1000
 """So many transactions are handed on at once at most."""
 OPENING, SERVING, FULL = range(3)
@@ -130,39 +132,45 @@ class Peer:
     def run(self) -> None:
         """Serve until told to stop."""
         child = self.child
-        control = child.control.fileno()
-        sockets = [(self.inbox.socket, zmq.POLLIN), (control, zmq.POLLIN)]
+        recv = self.inbox.recv
+        look_s = LOOK_MS / 1000
+        self.inbox.socket.set(zmq.RCVTIMEO, LOOK_MS)
         child.read_control()
         child.ready()
-        woke = monotonic()
+        woke = look_at = monotonic()
         while not child.stopping:
             now = monotonic()
             self.sessions.stalled(now - woke)
             self.metrics.turned(now - woke)
-            timeout_s = max(0.0, min(self.next_grant, self.next_tick) - now)
-            for source, _ in zmq.zmq_poll(sockets, int(timeout_s * 1000) + 1):
-                if source == control:
-                    child.read_control()
-            woke = monotonic()
-            self.sessions.stalled(woke - now - timeout_s)
-            self._drain()
-            self._tick(woke)
-
-    def _drain(self) -> None:
-        """Handle what has arrived, then hand on what came of it."""
-        recv = self.inbox.recv
-        while True:
             try:
-                frame = recv(zmq.DONTWAIT)
+                frame = recv()
             except zmq.Again:
-                break
+                frame = b""
+            woke = monotonic()
+            self.sessions.stalled(woke - now - look_s)
+            if frame:
+                self._drain(frame)
+            if woke >= look_at:
+                look_at = woke + look_s
+                child.read_control()
+                self._tick(woke)
+
+    def _drain(self, frame: bytes) -> None:
+        """Handle this and what else has arrived, then hand on what came of it."""
+        recv = self.inbox.recv
+        handlers = self.handlers
+        while True:
             message = decode(frame)
             if message[0] == REQUESTS:
                 self._requests(message[1], message[2], message[3])
                 if len(self.batch) >= BATCH_MAX:
                     self._hand_on()
             else:
-                self.handlers[message[0]](self, message)
+                handlers[message[0]](self, message)
+            try:
+                frame = recv(zmq.DONTWAIT)
+            except zmq.Again:
+                break
         self._hand_on()
 
     def _hand_on(self) -> None:

@@ -38,6 +38,11 @@ from zkd.storage.replay import replayer
 if TYPE_CHECKING:
     from zkd.server.process import Child
 
+LOOK_MS = 20
+"""So often the control channel is looked at, and idle work is done."""
+PEER_EVERY_S = 0.01
+WORK_EVERY_S = 0.003
+"""Under load background work gets a slice so often."""
 SLICE_S = 0.004
 """How long one slice of background work may take."""
 ADMIN_EVERY_S = 0.1
@@ -69,6 +74,9 @@ class Storage:
         """Front-ends that have joined, by name; the peer and the admin process are apart."""
         self.peer: Outbox | None = None
         self.admin: Outbox | None = None
+        self.peer_waits = False
+        """There is something durable that the peer has not been told of."""
+        self.peer_at = 0.0
         self.admin_told = -1
         self.admin_at = 0.0
         self.seq = 0
@@ -91,58 +99,67 @@ class Storage:
     def run(self) -> None:
         """Serve until told to stop, or until the log fails for good."""
         child = self.child
-        control = child.control.fileno()
-        sockets = [(self.inbox.socket, zmq.POLLIN), (control, zmq.POLLIN)]
-        timeout_ms = 0
+        recv = self.inbox.recv
+        self.inbox.socket.set(zmq.RCVTIMEO, LOOK_MS)
+        look_at = work_at = 0.0
+        more = True
         child.ready()
         while not child.stopping:
-            for source, _ in zmq.zmq_poll(sockets, timeout_ms):
-                if source == control:
-                    child.read_control()
-            child.alive()
-            self._drain()
-            if self.engine.work(SLICE_S):
-                timeout_ms = 0
+            try:
+                frame = recv(zmq.DONTWAIT if more else 0)
+            except zmq.Again:
+                frame = b""
             else:
-                timeout_ms = 200
-            if self.engine.turn != self.announced[1]:
-                self._announce()
-                self.metrics.turned()
-            if self.admin is not None and self.admin_told != self.engine.durable:
-                self._tell_admin(self.admin)
-        self._drain()
+                self._drain(frame)
+            now = time.monotonic()
+            if not frame or now >= work_at:
+                work_at = now + WORK_EVERY_S
+                more = self.engine.work(SLICE_S)
+                if self.engine.turn != self.announced[1]:
+                    self._announce()
+                    self.metrics.turned()
+            if self.peer_waits and now >= self.peer_at:
+                self._tell_peer(now)
+            if now >= look_at:
+                look_at = now + LOOK_MS / 1000
+                child.read_control()
+                child.alive(now)
+                if self.admin is not None and self.admin_told != self.engine.durable:
+                    self._tell_admin(self.admin)
+        self._drain(b"")
         self.engine.close()
 
-    def _drain(self) -> None:
-        """Take everything that has arrived; append what is to be appended with one commit."""
+    def _drain(self, frame: bytes) -> None:
+        """Take this and everything else that has arrived; append the batch with one commit."""
         recv = self.inbox.recv
         batch: list[tuple[Any, ...]] = []
         incarnation = self.engine.incarnation
         deadline = 0.0
         while True:
+            if frame:
+                message = decode(frame)
+                if message[0] != TXNS:
+                    if batch:
+                        self._append(batch)
+                        batch = []
+                    self._other(message)
+                    incarnation = self.engine.incarnation
+                elif message[1] == incarnation:
+                    batch += message[3]
+                    if len(batch) >= self.batch_max:
+                        self._append(batch)
+                        batch = []
+                        deadline = 0.0
             try:
                 frame = recv(zmq.DONTWAIT)
             except zmq.Again:
+                frame = b""
                 if batch and self.delay_s:
                     deadline = deadline or time.monotonic() + self.delay_s
                     left_s = min(deadline - time.monotonic(), self.poll_s)
                     if left_s > 0 and self.inbox.socket.poll(left_s * 1000):
                         continue
                 break
-            message = decode(frame)
-            if message[0] == TXNS:
-                if message[1] == incarnation:
-                    batch += message[3]
-                    if len(batch) >= self.batch_max:
-                        self._append(batch)
-                        batch = []
-                        deadline = 0.0
-                continue
-            if batch:
-                self._append(batch)
-                batch = []
-            self._other(message)
-            incarnation = self.engine.incarnation
         if batch:
             self._append(batch)
 
@@ -167,14 +184,23 @@ class Storage:
         """Say what is durable and what the tree holds to everyone."""
         engine = self.engine
         self.seq += 1
+        turned = self.announced[1] != engine.turn
         self.announced = (engine.durable, engine.turn)
         frame = self._durable()
         for outbox in self.listeners.values():
             outbox.send_frame(frame, zmq.DONTWAIT)
             failpoints.hit("storage.between-announcements")
+        self.peer_waits = True
+        if turned:
+            self._tell_peer(time.monotonic())
+
+    def _tell_peer(self, now: float) -> None:
+        """Alone, the peer only forgets what is durable: it is not woken for each batch."""
+        self.peer_waits = False
+        self.peer_at = now + PEER_EVERY_S
         if self.peer is not None:
             failpoints.hit("storage.before-peer-hears")
-            self.peer.send_frame(frame, zmq.DONTWAIT)
+            self.peer.send_frame(self._durable(), zmq.DONTWAIT)
 
     def _durable(self) -> bytes:
         engine = self.engine
