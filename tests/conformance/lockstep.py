@@ -12,7 +12,7 @@ from tests.conformance.normal import Event, Reply, Value
 from tests.conformance.player import REFUSED, SILENT, Observation, Player, Seen
 from tests.conformance.servers import Server
 from tests.conformance.shadow import Shadow
-from tests.conformance.steps import Drop, Open, Send, Step
+from tests.conformance.steps import Drop, Open, Send, Step, count_requests
 
 
 class NoReference(Exception):
@@ -31,28 +31,21 @@ class Outcome:
     events: int = 0
 
 
-class Lockstep:
-    """Plays steps to server a, the reference, and to server b."""
+class Judge:
+    """Holds what server b answers against what the reference, server a, answered."""
 
-    def __init__(self, a: Server, b: Server, timeout_s: float = 10.0) -> None:
-        self.players = Player(a.port, a.version, timeout_s), Player(b.port, b.version, timeout_s)
+    def __init__(self, version_a: str, version_b: str) -> None:
         self.shadow = Shadow()
-        self.context = Context(self.shadow, a.version, b.version)
+        self.context = Context(self.shadow, version_a, version_b)
         self.outcome = Outcome()
-        self.seen: Observation = {}  # what the reference answered to the last step
 
-    def play(self, step: Step) -> list[Difference]:
-        """One step; the differences that nothing allows."""
-        self.shadow.begin_step()
-        a, b = self._observe(step)
-        self.seen = a
-        self._learn(step, a)
+    def judge(self, step: Step, a: Observation, b: Observation) -> list[Difference]:
+        """The differences of one step that nothing allows."""
         number = len(self.outcome.script)
-        self.outcome.script.append(step)
-        for name, seen in a.items():
-            if REFUSED in seen.replies or SILENT in seen.replies:
-                raise NoReference(f"the reference gives no answer ({name}, {step})")
+        self.shadow.begin_step()
         self.context.begin_step()
+        self._learn(step, a)
+        self.outcome.script.append(step)
         bad = []
         for difference in compare(step, a, b):
             rules = explain(difference, self.context)
@@ -60,9 +53,51 @@ class Lockstep:
             if not rules:
                 bad.append(difference)
                 self.outcome.found.append((number, difference))
+        self.context.zxid = max(self.context.zxid, _last_zxid(a))
+        return bad
+
+    def _learn(self, step: Step, seen: Observation) -> None:
+        own = getattr(step, "slot", None)
+        answers = seen.get(f"connection {own}", Seen()).replies
+        if isinstance(step, Open):
+            self.shadow.opened(step.slot, answers[0])
+        elif isinstance(step, Send):
+            for request, answer in zip(step.requests, answers, strict=False):
+                self.shadow.answered(step.slot, request, answer)
+        elif isinstance(step, Drop):
+            self.shadow.closed(step.slot)
+        self.outcome.requests += count_requests([step])
+        for name, what in seen.items():
+            self.outcome.events += sum(map(len, what.events))
+            if what.closed and name != "raw":
+                self.shadow.closed(int(name.split()[-1]))
+            for answer in what.replies if name == f"connection {own}" else ():
+                if isinstance(answer, Reply):
+                    op = wire.OP_NAMES.get(answer.op, str(answer.op))
+                    self.outcome.replies[op, answer.err] += 1
+
+
+class Lockstep(Judge):
+    """Plays steps to server a, the reference, and to server b."""
+
+    def __init__(self, a: Server, b: Server, timeout_s: float = 10.0) -> None:
+        super().__init__(a.version, b.version)
+        self.players = (
+            Player(a.port, a.version, timeout_s),
+            Player(b.port, b.version, timeout_s),
+        )
+        self.seen: Observation = {}  # what the reference answered to the last step
+
+    def play(self, step: Step) -> list[Difference]:
+        """One step; the differences that nothing allows."""
+        a, b = self._observe(step)
+        self.seen = a
+        for name, seen in a.items():
+            if REFUSED in seen.replies or SILENT in seen.replies:
+                raise NoReference(f"the reference gives no answer ({name}, {step})")
+        bad = self.judge(step, a, b)
         for slot, payload in repairs(self.context):
             self._observe(Send(slot, (payload,)))
-        self.context.zxid = max(self.context.zxid, _last_zxid(a))
         return bad
 
     def _observe(self, step: Step) -> tuple[Observation, Observation]:
@@ -72,27 +107,6 @@ class Lockstep:
             player.middle(step)
         first, second = (player.end(step) for player in self.players)
         return first, second
-
-    def _learn(self, step: Step, seen: Observation) -> None:
-        own = getattr(step, "slot", None)
-        answers = seen.get(f"connection {own}", Seen()).replies
-        if isinstance(step, Open):
-            self.shadow.opened(step.slot, answers[0])
-            self.outcome.requests += 1
-        elif isinstance(step, Send):
-            self.outcome.requests += len(step.requests)
-            for request, answer in zip(step.requests, answers, strict=False):
-                self.shadow.answered(step.slot, request, answer)
-        elif isinstance(step, Drop):
-            self.shadow.closed(step.slot)
-        for name, what in seen.items():
-            self.outcome.events += sum(map(len, what.events))
-            if what.closed and name != "raw":
-                self.shadow.closed(int(name.split()[-1]))
-            for answer in what.replies if name == f"connection {own}" else ():
-                if isinstance(answer, Reply):
-                    op = wire.OP_NAMES.get(answer.op, str(answer.op))
-                    self.outcome.replies[op, answer.err] += 1
 
     def close(self) -> None:
         for player in self.players:
@@ -164,4 +178,4 @@ def report(outcome: Outcome, most: int = 4) -> str:
     return "\n".join([*lines, f"and {more} more"] if more > 0 else lines)
 
 
-__all__ = ["Event", "Lockstep", "NoReference", "Outcome", "compare", "report"]
+__all__ = ["Event", "Judge", "Lockstep", "NoReference", "Outcome", "compare", "report"]

@@ -22,7 +22,7 @@ from typing import Any
 from tests.conformance import servers
 from tests.conformance.differential import batches, settings
 from tests.conformance.generator import Generator
-from tests.conformance.lockstep import Lockstep, Outcome, compare, report
+from tests.conformance.lockstep import Judge, Lockstep, Outcome, report
 from tests.conformance.normal import Event, Reply, Value
 from tests.conformance.player import Observation, Player, Seen
 from tests.conformance.scenarios import SCENARIOS
@@ -117,20 +117,16 @@ def settings_of(path: Path) -> dict[str, str]:
 
 def replay(path: Path, kind: str, timeout_s: float = 10.0) -> Outcome:
     """Play a recording to a fresh server until its answer is another one."""
-    outcome = Outcome()
     with servers.running(kind, settings_of(path)) as server:
         player = Player(server.port, server.version, timeout_s)
+        judge = Judge("3.9.5", server.version)
         try:
             for step, expected in read(path):
-                found = list(compare(step, expected, player.play(step)))
-                outcome.script.append(step)
-                outcome.found += [(len(outcome.script) - 1, difference) for difference in found]
-                outcome.requests += len(getattr(step, "requests", "1"))
-                if found:
+                if judge.judge(step, expected, player.play(step)):
                     break
         finally:
             player.close()
-    return outcome
+    return judge.outcome
 
 
 def main(arguments: list[str] | None = None) -> int:

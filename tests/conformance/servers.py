@@ -221,7 +221,7 @@ class Zkd(Server):
     """zkd from this checkout."""
 
     kind = "zkd"
-    version = "3.9"
+    version = "3.9 zkd"
 
     def command(self, config: Path) -> list[str]:
         return [sys.executable, "-m", "zkd", "serve", str(config)]
