@@ -29,6 +29,8 @@ _MULTI: Final = Struct(">i?i")
 SLICE_NAMES = 2000
 """So many names of a long listing are read before others get their turn."""
 PAGE_MAX = 10_000
+TRIMMED: Final = "".join(map(chr, range(0x21)))
+"""What Java's String.trim takes off."""
 HOT_MAX = 64 << 10
 """Replies larger than this are not kept prepared."""
 
@@ -262,7 +264,7 @@ def _get_ephemerals(conn: Connection, xid: int, frame: bytes) -> None:
     size = _INT.unpack_from(frame, 4)[0]
     prefix = "" if size == -1 else _path(frame)[0]
     paths = conn.fe.served.view.ephemerals(conn.session)
-    if prefix and prefix != "/":
+    if prefix.strip(TRIMMED) not in ("", "/"):
         paths = {p for p in paths if p.startswith(prefix)}
     conn.reply(xid, 0, strings(sorted(paths)))
 
