@@ -47,7 +47,9 @@ number seq. forget: unanswered requests will never be answered; close their conn
 ANSWERS = 8
 """(ANSWERS, incarnation, seq, [(conn, xid, after_zxid, kind, payload)]): without a transaction."""
 GRANT = 9
-"""(GRANT, incarnation, deadline, accepting): serve until this instant of CLOCK_MONOTONIC."""
+"""(GRANT, incarnation, deadline, writes): serve until this instant of CLOCK_MONOTONIC."""
+REFUSE, ACCEPT, HOLD = range(3)
+"""What a GRANT says of writes. HOLD: read no more of them from clients until it ends."""
 CLOSE_CONN = 10
 """(CLOSE_CONN, conn, reason): close this connection and say CONN_CLOSED."""
 REJOIN = 11

@@ -28,8 +28,10 @@ from zkd.bus.messages import (
     COUNTS,
     DURABLE,
     GRANT,
+    HOLD,
     JOIN,
     QUERY,
+    REFUSE,
     REFUSED,
     REJOIN,
     REPLY,
@@ -211,7 +213,7 @@ class FrontEnd:
 
     def send_write(self, conn: Connection, xid: int, op: int, body: bytes) -> None:
         """A client's write (or sync) goes to the peer; its place in the order is kept."""
-        if not self.stream.granted or self.served.pinned_bytes > self.served.cache_bytes:
+        if self.stream.granted == REFUSE:
             conn.refuse("server.not_accepting", opcode=op)
             return
         if op == Op.SYNC or self.keep_requests or len(body) > self.large_above:
@@ -228,19 +230,24 @@ class FrontEnd:
         if not self.requests:
             self.loop.call_soon(self._send_requests)
         self.requests.append((conn.number, xid, op, body))
-        if self.in_flight > self.in_flight_max:
+        if self.in_flight > self.in_flight_max or self._crowded():
             self.hold_back(conn)
 
+    def _crowded(self) -> bool:
+        """Is there too much, here or at the peer, that the tree on disk does not hold yet?"""
+        return self.stream.granted == HOLD or self.served.pinned_bytes > self.served.cache_bytes
+
     def hold_back(self, conn: Connection) -> None:
-        """Stop reading from a connection while too much is in flight."""
-        if self.in_flight > self.in_flight_max or len(conn.pending) > self.in_flight_max:
+        """Stop reading from a connection while too much is in flight, or not on disk."""
+        limit = self.in_flight_max
+        if self.in_flight > limit or len(conn.pending) > limit or self._crowded():
             self.paused.add(conn)
             self.metrics.throttle_waits.value += 1
             conn.transport.pause_reading()
 
     def _let_go(self) -> None:
         """Read again from those that were held back, if there is room."""
-        if self.in_flight < self.in_flight_max * 3 // 4:
+        if self.in_flight < self.in_flight_max * 3 // 4 and not self._crowded():
             for conn in [c for c in self.paused if len(c.pending) < self.in_flight_max]:
                 self.paused.discard(conn)
                 if not conn.write_paused:
@@ -486,6 +493,9 @@ class FrontEnd:
         self._tick_due = now + self._tick_s
         if self.serving and self.stream.lapsed():
             self.lapsed()
+        for conn in self.paused:  # whoever is not read from is silent by our own doing
+            conn.heard = now
+        self.touched |= self.paused
         if self.peer is not None:
             touches = [(c.session, int(c.heard * 1000)) for c in self.touched if c.session]
             self.touched.clear()

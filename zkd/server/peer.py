@@ -22,6 +22,7 @@ import zmq
 
 from zkd import failpoints
 from zkd.bus.messages import (
+    ACCEPT,
     ANSWERS,
     ATTACHED,
     BEGIN,
@@ -31,6 +32,7 @@ from zkd.bus.messages import (
     FAILED,
     GONE,
     GRANT,
+    HOLD,
     IDENTITIES,
     JOIN,
     MOVED,
@@ -39,6 +41,7 @@ from zkd.bus.messages import (
     OPENED,
     QUERY,
     REATTACH,
+    REFUSE,
     REFUSED,
     REJOIN,
     REPLY,
@@ -113,6 +116,8 @@ class Peer:
         """Since when storage is away (OPENING)."""
         self.refusing = False
         """It is away for too long: writes are refused."""
+        self.told = ACCEPT
+        """What the last grant said of writes."""
         self.tree: TreeState | None = None
         self.sessions = Sessions(config)
         self.grace_s = config.min_session_timeout / 2000
@@ -200,6 +205,8 @@ class Peer:
                 failpoints.hit("peer.between-frontends")
             if self.preparer.refusals or self.preparer.quota_exceeded:
                 self._log_refusals()
+        if self.tree is not None and self._writes() != self.told:
+            self._grant(monotonic())
 
     def _log_refusals(self) -> None:
         """Requests whose transaction would have been too large to be read again."""
@@ -466,14 +473,17 @@ class Peer:
     def _grant(self, now: float) -> None:
         if self.tree is None:
             return
-        accepting = (
-            self.state != FULL
-            and not self.refusing
-            and self.tree.pinned_bytes < self.config.cache_bytes // 4
-        )
-        frame = encode((GRANT, self.incarnation, now + self.grace_s, accepting))
+        self.told = self._writes()
+        frame = encode((GRANT, self.incarnation, now + self.grace_s, self.told))
         for link in self.frontends.values():
             link.outbox.send_frame(frame, zmq.DONTWAIT)
+
+    def _writes(self) -> int:
+        """What front-ends may do with writes now."""
+        if self.state == FULL or self.refusing:
+            return REFUSE
+        assert self.tree is not None
+        return ACCEPT if self.tree.pinned_bytes < self.config.cache_bytes // 4 else HOLD
 
     def _on_touch(self, message: tuple[Any, ...]) -> None:
         _, life, sent_ms, touches = message

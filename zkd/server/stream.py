@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zkd import failpoints
-from zkd.bus.messages import JOIN
+from zkd.bus.messages import JOIN, REFUSE
 
 if TYPE_CHECKING:
     from zkd.bus.sockets import Outbox
@@ -41,7 +41,8 @@ class Stream:
         self.turn = -1
         self.deadline = 0.0
         """Until when the peer's grant lasts (CLOCK_MONOTONIC)."""
-        self.granted = False
+        self.granted: int = REFUSE
+        """What the peer lets clients' writes do (bus/messages.py)."""
         self._announced: dict[int, int] = {}
         """incarnation -> durable zxid, for the latest one that storage has spoken of."""
 
