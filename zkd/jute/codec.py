@@ -125,6 +125,18 @@ def buffer(value: bytes | None) -> bytes:
     return NULL if value is None else INT.pack(len(value)) + value
 
 
+def utf8(text: str) -> bytes:
+    """The bytes of a string as Apache ZooKeeper writes them: each half of a surrogate pair by
+    itself (`BinaryOutputArchive.stringToByteBuffer`); lone surrogates become `?`."""
+    if text.isascii() or max(text) <= "\uffff":
+        return text.encode("utf-8", "replace")
+    units = text.encode("utf-16-be", "replace")
+    return b"".join(
+        chr(units[i] << 8 | units[i + 1]).encode("utf-8", "surrogatepass")
+        for i in range(0, len(units), 2)
+    )
+
+
 def string(value: str | None) -> bytes:
     """A string; lone surrogates, which no UTF-8 has, become `?`, as in Java."""
     return NULL if value is None else buffer(value.encode("utf-8", "replace"))

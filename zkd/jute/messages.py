@@ -39,6 +39,7 @@ REQUESTS: Final[dict[int, type[rec.Record]]] = {
     Op.SASL: rec.SASLToken,
     Op.GET_EPHEMERALS: rec.PathRequest,
     Op.GET_ALL_CHILDREN_NUMBER: rec.PathRequest,
+    Op.GET_CHILDREN_PAGE: rec.GetChildrenPageRequest,
 }
 """The body of a request; ping, whoAmI and closeSession have none, multis have their own form."""
 
@@ -60,6 +61,7 @@ RESPONSES: Final[dict[int, type[rec.Record]]] = {
     Op.SASL: rec.SASLToken,
     Op.GET_EPHEMERALS: rec.GetChildrenResponse,
     Op.GET_ALL_CHILDREN_NUMBER: rec.IntResponse,
+    Op.GET_CHILDREN_PAGE: rec.GetChildrenPageResponse,
     Op.WHO_AM_I: rec.WhoAmIResponse,
 }
 """The body of a reply without error; the other opcodes have none."""

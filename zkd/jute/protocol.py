@@ -189,6 +189,7 @@ OP_NAMES: Final[dict[int, str]] = {
     Op.SET_WATCHES2: "setWatches2",
     Op.ADD_WATCH: "addWatch",
     Op.WHO_AM_I: "whoAmI",
+    Op.GET_CHILDREN_PAGE: "getChildrenPage",
     Op.ERROR: "error",
     Op.CREATE_SESSION: "createSession",
     Op.CLOSE_SESSION: "closeSession",

@@ -347,6 +347,24 @@ class GetChildren2Response(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class GetChildrenPageRequest(Record):
+    """zkd's own (docs/extensions.md)."""
+
+    path: UString
+    after: UString
+    limit: Int
+
+
+@dataclass(frozen=True, slots=True)
+class GetChildrenPageResponse(Record):
+    """zkd's own (docs/extensions.md)."""
+
+    children: Strings
+    more: Bool
+    stat: Stat
+
+
+@dataclass(frozen=True, slots=True)
 class IntResponse(Record):
     """getAllChildrenNumber: a number; addWatch and failures in a multi: an error code."""
 

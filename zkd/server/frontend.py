@@ -116,6 +116,7 @@ class FrontEnd:
         self.slot = child.index
         self._events_told = 0
         self._waiting: list[tuple[int, Callable[[], None]]] = []
+        self._unpinning = False
 
         self.context: zmq.Context[Any] = zmq.Context()
         self.inbox = Inbox(self.context, child.runtime_dir, child.name, child.life)
@@ -316,6 +317,16 @@ class FrontEnd:
                 self._events_told = served.events
         if self.paused:
             self._let_go()
+
+    def unpin(self) -> None:
+        """Let go of what the tree on disk holds now, between the other work of the loop."""
+        if not self._unpinning and self.served.view.unpin():
+            self._unpinning = True
+            self.loop.call_soon(self._unpin_more)
+
+    def _unpin_more(self) -> None:
+        self._unpinning = False
+        self.unpin()
 
     def _apply(self, txn: tuple[Any, ...]) -> None:
         """One committed transaction: install it, answer its client."""

@@ -74,6 +74,8 @@ if TYPE_CHECKING:
 monotonic = time.monotonic
 LOOK_MS = 20
 """So often the control channel and the clock are looked at."""
+RELEASE_PATHS = 1024
+"""So much of what is on disk now is forgotten in one turn of the loop."""
 BATCH_MAX = 1000
 """So many transactions are handed on at once at most."""
 OPENING, SERVING, FULL = range(3)
@@ -118,6 +120,8 @@ class Peer:
         """It is away for too long: writes are refused."""
         self.told = ACCEPT
         """What the last grant said of writes."""
+        self.backlog = False
+        """The tree's state has more to forget that is on disk now."""
         self.tree: TreeState | None = None
         self.sessions = Sessions(config)
         self.grace_s = config.min_session_timeout / 2000
@@ -155,6 +159,9 @@ class Peer:
             self.sessions.stalled(woke - now - look_s)
             if frame:
                 self._drain(frame)
+            if self.backlog and self.tree is not None:
+                self.backlog = self.tree.release(RELEASE_PATHS)
+                self._hand_on()
             if woke >= look_at:
                 look_at = woke + look_s
                 child.read_control()
@@ -405,6 +412,7 @@ class Peer:
         assert self.tree is not None
         old = self.tree.base
         self.tree.rebase(self._open_tree())
+        self.backlog = True
         assert isinstance(old, TreeReader)
         old.close()
 

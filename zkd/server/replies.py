@@ -6,6 +6,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final
 
+from zkd.jute.codec import utf8
 from zkd.jute.protocol import Op
 
 _HEADER: Final = Struct(">iiqi")
@@ -44,7 +45,7 @@ def connect_response(timeout_ms: int, session: int, password: bytes, with_read_o
 
 def string(text: str) -> bytes:
     """A ustring."""
-    raw = text.encode("utf-8")
+    raw = utf8(text)
     return _INT.pack(len(raw)) + raw
 
 
@@ -65,7 +66,7 @@ def buffer(data: bytes | None) -> bytes:
 
 def event(kind: int, path: str, zxid: int) -> bytes:
     """A framed watch notification (xid -1)."""
-    raw = path.encode("utf-8")
+    raw = utf8(path)
     return _EVENT.pack(28 + len(raw), -1, zxid, 0, kind, SYNC_CONNECTED, len(raw)) + raw
 
 

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from zkd.config import Config
     from zkd.storage.settings import StorageSettings
 
+FLUSH_MIN, FLUSH_MAX = 1 << 20, 16 << 20
+FLUSH_SHARE = 16
+"""The tree is flushed at this share of `cache.bytes`: with a fourth of them writes are held."""
+
 
 def tree_settings(config: Config) -> TreeSettings:
     """What the configuration says about the tree."""
@@ -35,4 +39,5 @@ def storage_settings(config: Config) -> StorageSettings:
         commit_on_append=not config.distributed,
         tree=tree_settings(config),
         flush_interval_s=config.flush_interval / 1000,
+        flush_bytes=max(FLUSH_MIN, min(FLUSH_MAX, config.cache_bytes // FLUSH_SHARE)),
     )

@@ -107,6 +107,7 @@ class Stream:
             self.fe.apply_ready()
             if self.fe.served.view.advance():
                 self.turn = turn
+                self.fe.unpin()
 
     def take_grant(self, message: tuple[Any, ...]) -> None:
         """The peer lets this front-end serve a while longer."""

@@ -25,6 +25,10 @@ NODE_COST = 400
 PINNED_COST = 600
 """The same of a pinned one with everything, for a rough sum."""
 BUCKET_TXNS = 512
+BUCKET_PATHS = 1024
+"""A bucket with so many paths, because of multis, ends before it has BUCKET_TXNS."""
+UNPIN_AT_ONCE = 2000
+COUNT_AT_ONCE = 10_000
 
 _OWNER = Struct(">q")
 ZERO8 = bytes(8)
@@ -38,6 +42,9 @@ class Reader(Protocol):
     def node(self, path: str) -> tuple[bytes | None, bytes, bytes | None] | None: ...
     def children(self, path: str, after: str = "", limit: int = ...) -> tuple[list[str], bool]: ...
     def ephemerals(self, owner: int) -> list[str]: ...
+    def count_below(
+        self, path: str, after: tuple[str, str] | None = ..., limit: int = ...
+    ) -> tuple[int, tuple[str, str] | None]: ...
     def close(self) -> None: ...
 
 
@@ -81,8 +88,9 @@ class View:
         self._young_bytes = 0
         self._bucket: set[str] = set()
         self._bucket_end = 0
-        self._buckets: deque[tuple[int, set[str]]] = deque()
-        """Paths changed above T, in order of time: (last zxid, paths)."""
+        self._bucket_bytes = 0
+        self._buckets: deque[tuple[int, set[str], int]] = deque()
+        """Paths changed above T, in order of time: (last zxid, paths, about so many bytes)."""
         self.pinned_bytes = 0
         self.hits = 0
         self.misses = 0
@@ -201,17 +209,25 @@ class View:
         return merged[:limit], more or len(merged) > limit
 
     def descendants(self, path: str, slice_names: int) -> Iterator[int]:
-        """Counts of nodes below path, in slices; their sum is the number of all descendants."""
-        todo = [path]
-        while todo:
-            parent = todo.pop()
-            prefix = "/" if parent == "/" else parent + "/"
-            for names in self.listing(parent, slice_names):
-                for name in names:
-                    child = self.get(prefix + name)
-                    if child is not None and child.stat[56:60] != b"\0\0\0\0":
-                        todo.append(prefix + name)
-                yield len(names)
+        """Numbers, in slices, whose sum is that of all nodes below path, at the moment of the first
+        step. The caller holds (`holds`) the view until the end."""
+        reader = self.reader
+        below = "/" if path == "/" else path + "/"
+        changed = [
+            ((parent if parent != "/" else "") + "/" + name, zxid > 0)
+            for parent, names in self._names.items()
+            if parent == path or parent.startswith(below)
+            for name, zxid in names.items()
+        ]
+        place: tuple[str, str] | None = None
+        while True:
+            count, place = reader.count_below(path, place, COUNT_AT_ONCE)
+            yield count
+            if place is None:
+                break
+        for start in range(0, len(changed), slice_names):
+            some = changed[start : start + slice_names]
+            yield sum(there - (reader.node(child) is not None) for child, there in some)
 
     def ephemerals(self, owner: int) -> set[str]:
         """All paths of a session's ephemerals."""
@@ -262,7 +278,13 @@ class View:
         bucket = self._bucket
         if path not in bucket:
             bucket.add(path)
-            self.pinned_bytes += PINNED_COST + len(path)
+            cost = PINNED_COST + len(path)
+            if node.data and node.data is not UNKNOWN:
+                cost += len(node.data)
+            self._bucket_bytes += cost
+            self.pinned_bytes += cost
+            if len(bucket) >= BUCKET_PATHS:
+                self._bucket_end = zxid + 1
 
     def _node_to_change(self, path: str, kind: int) -> Node:
         """The object for a node that is about to be changed and not in the younger generation."""
@@ -278,8 +300,9 @@ class View:
 
     def _next_bucket(self, zxid: int) -> None:
         if self._bucket:
-            self._buckets.append((zxid - 1, self._bucket))
+            self._buckets.append((zxid - 1, self._bucket, self._bucket_bytes))
             self._bucket = set()
+            self._bucket_bytes = 0
         self._bucket_end = zxid + BUCKET_TXNS
 
     def _child_changed(self, zxid: int, path: str, mark: int) -> None:
@@ -298,7 +321,9 @@ class View:
         self._owned_pins.append((zxid, owner, path))
 
     def advance(self) -> bool:
-        """Move to the newest snapshot of the tree, if it is not beyond what is applied here."""
+        """Move to the newest snapshot of the tree, if it is not beyond what is applied here.
+
+        What it holds stays pinned until `unpin` has let go of it."""
         if self.holds:
             return False
         reader = self._open_reader()
@@ -307,16 +332,22 @@ class View:
             return False
         self.reader.close()
         self.reader = reader
-        self._unpin(reader.zxid)
+        if self._bucket and self.applied <= reader.zxid:
+            self._next_bucket(self.applied + 1)
         return True
 
-    def _unpin(self, zxid: int) -> None:
-        """What the reader holds now is pinned no more: it is cache, or it goes if known in part."""
-        if self._bucket and self.applied <= zxid:
-            self._next_bucket(self.applied + 1)
+    def unpin(self, limit: int = UNPIN_AT_ONCE) -> bool:
+        """Of what the reader holds now, some is pinned no more: it is cache, or it goes if known in
+        part. True if there is more."""
+        zxid = self.reader.zxid
         buckets, young = self._buckets, self._young
         while buckets and buckets[0][0] <= zxid:
-            for path in buckets.popleft()[1]:
+            paths = buckets[0][1]
+            while paths:
+                if limit == 0:
+                    return True
+                limit -= 1
+                path = paths.pop()
                 node = young.get(path)
                 if node is None:
                     continue
@@ -328,11 +359,12 @@ class View:
                 elif node.data:
                     cost += len(node.data)
                 self._young_bytes += cost
-        self.pinned_bytes = sum(len(paths) for _, paths in buckets) * PINNED_COST
-        _drop_marks(self._names, self._name_pins, zxid)
-        _drop_marks(self._owned, self._owned_pins, zxid)
-        if self._young_bytes > self._budget // 2:
-            self._turn()
+            self.pinned_bytes -= buckets.popleft()[2]
+            if self._young_bytes > self._budget // 2:
+                self._turn()
+                young = self._young
+        limit = _drop_marks(self._names, self._name_pins, zxid, limit)
+        return _drop_marks(self._owned, self._owned_pins, zxid, limit) == 0
 
     def restart(self, reader: Reader) -> None:
         """Begin anew from another reader: nothing is pinned, nothing cached."""
@@ -342,19 +374,22 @@ class View:
         self.applied = reader.zxid
         self._young, self._old = {}, {}
         self._young_bytes = self.pinned_bytes = self._lists_bytes = 0
-        self._bucket, self._bucket_end = set(), 0
+        self._bucket, self._bucket_end, self._bucket_bytes = set(), 0, 0
         for marks in (self._buckets, self._name_pins, self._owned_pins):
             marks.clear()
         for table in (self._names, self._owned, self._lists):
             table.clear()
 
 
-def _drop_marks(marks: dict[Any, dict[str, int]], pins: deque[Any], zxid: int) -> None:
-    """Forget the marks made up to zxid, unless a later one has taken their place."""
-    while pins and pins[0][0] <= zxid:
+def _drop_marks(marks: dict[Any, dict[str, int]], pins: deque[Any], zxid: int, limit: int) -> int:
+    """Forget at most `limit` marks made up to zxid, unless a later one has taken their place; how
+    many more might have been."""
+    while limit and pins and pins[0][0] <= zxid:
+        limit -= 1
         at, key, name = pins.popleft()
         inner = marks.get(key)
         if inner is not None and abs(inner.get(name, 0)) == at:
             del inner[name]
             if not inner:
                 del marks[key]
+    return limit
