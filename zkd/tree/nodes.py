@@ -29,7 +29,10 @@ NODE_COST: Final = 420
 """Bytes of memory that one node takes here, without its path: measured on CPython 3.11."""
 
 _BUCKET_TXNS: Final = 256
-_RELEASED_AT_ONCE: Final = 16
+_BUCKET_PATHS: Final = 1024
+"""A bucket with so many paths, because of multis, ends before it has _BUCKET_TXNS."""
+_RELEASED_A_TURN: Final = 1024
+_RELEASED_AT_ONCE: Final = 4096
 
 _owner_unpack = Struct(">44xq16x").unpack
 
@@ -218,7 +221,7 @@ class NodeStore:
             self._bucket = set()
         self.bucket_end = self.zxid + _BUCKET_TXNS
         if self._buckets and self._buckets[0][0] <= self.floor:
-            self.release(2)
+            self.release(_RELEASED_A_TURN)
 
     def rebase(self, base: Base) -> None:
         """`base` has grown: forget own changes that it holds now.
@@ -231,19 +234,22 @@ class NodeStore:
             self.turn()
         self.release()
 
-    def release(self, buckets: int = _RELEASED_AT_ONCE) -> bool:
+    def release(self, paths: int = _RELEASED_AT_ONCE) -> bool:
         """Forget some more of what base holds; True if there is still something to forget."""
         own = self.own
         floor = self.floor
         waiting = self._buckets
         while waiting and waiting[0][0] <= floor:
-            if buckets == 0:
-                return True
-            buckets -= 1
-            for path in waiting.popleft()[1]:
+            bucket = waiting[0][1]
+            while bucket:
+                if paths == 0:
+                    return True
+                paths -= 1
+                path = bucket.pop()
                 node = own.get(path)
                 if node is not None and node.zxid <= floor:
                     self._unpin(path, node)
+            waiting.popleft()
         return False
 
     def _unpin(self, path: str, node: PNode) -> None:
@@ -274,6 +280,8 @@ class NodeStore:
     def commit(self) -> None:
         """Keep the changes since `begin`."""
         self._journal = None
+        if len(self._bucket) >= _BUCKET_PATHS:
+            self.bucket_end = 0
 
     def rollback(self) -> None:
         """Undo the changes since `begin`."""

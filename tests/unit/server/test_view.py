@@ -52,6 +52,15 @@ class DiskReader:
         names = [n for n in names if n > after]
         return names[:limit], len(names) > limit
 
+    def count_below(
+        self, path: str, after: tuple[str, str] | None = None, limit: int = 1000
+    ) -> tuple[int, tuple[str, str] | None]:
+        assert not self.closed
+        prefix = "/" if path == "/" else path + "/"
+        below = sorted(p for p in self.nodes if p.startswith(prefix) and p > (after or ("",))[0])
+        some = below[:limit]
+        return len(some), (some[-1], "") if len(below) > limit else None
+
     def ephemerals(self, owner: int) -> list[str]:
         raw = owner.to_bytes(8, "big")
         return [p for p, row in self.nodes.items() if row[1][44:52] == raw]
@@ -115,6 +124,8 @@ def test_the_view_is_the_tree_at_t_plus_what_came_since(seed: int) -> None:
             disk.zxid = rng.randint(disk.zxid, zxid)
             disk.nodes = history[disk.zxid]
             view.advance()
+        if rng.random() < 0.1:
+            view.unpin(rng.choice((1, 5, 1000)))
         for _ in range(3):
             path = rng.choice(("/a", "/b", "/c")) + rng.choice(("", "/x", "/y", "/z"))
             check(view, nodes, path)
@@ -127,10 +138,14 @@ def test_the_view_is_the_tree_at_t_plus_what_came_since(seed: int) -> None:
             limit = rng.randint(1, 3)
             later = [n for n in model if n > after]
             assert view.page(parent, after, limit) == (later[:limit], len(later) > limit)
+            below = [p for p in nodes if p.startswith(parent.rstrip("/") + "/")]
+            assert sum(view.descendants(parent, 2)) == len(below)
         if rng.random() < 0.05:
             assert view.ephemerals(OWNER) == set(DiskReader(zxid, nodes).ephemerals(OWNER))
     disk.zxid, disk.nodes = 1499, history[1499]
     assert view.advance()
+    while view.unpin(100):
+        pass
     assert view.pinned_bytes == 0
 
 
@@ -144,6 +159,27 @@ def test_the_view_never_moves_to_a_tree_beyond_what_is_applied() -> None:
     view.applied = 5
     assert view.advance()
     assert view.get("/a") is not None
+
+
+def test_what_a_large_multi_changed_is_let_go_in_parts() -> None:
+    disk = Disk()
+    view = View(disk.reader(), disk.reader, 1 << 20, lambda path: None)
+    for zxid in (1, 2, 3):
+        for i in range(3000):
+            path = f"/n{zxid}-{i}"
+            view.install(zxid, (fx.CREATED, path, stat(zxid), b"d" * 100, None))
+            disk.nodes[path] = (b"d" * 100, stat(zxid), None)
+        view.applied = zxid
+    assert view.pinned_bytes > 9000 * 700
+    disk.zxid = 2
+    assert view.advance()
+    parts = 1
+    while view.unpin(1000):
+        parts += 1
+        assert view.get("/n1-5") is not None
+    assert parts >= 6
+    assert view.pinned_bytes < 3001 * 900
+    assert sum(view.descendants("/", 100)) == 9000
 
 
 def test_a_listing_in_slices_is_one_moments() -> None:
