@@ -295,7 +295,7 @@ class Peer:
         """Storage does not come back: nobody shall wait for it. What was handed out is kept, and
         is done first when it is back, as far as anyone can tell who was not answered."""
         self.refusing = True
-        self.log.error("storage.away", seconds=AWAY_S, held=len(self.held))
+        self.log.warning("storage.away", seconds=AWAY_S, held=len(self.held))
         self.waiting.clear()
         self.held = deque((zxid, 0, 0, 0, *rest) for zxid, _, _, _, *rest in self.held)
         for link in self.frontends.values():
