@@ -111,7 +111,7 @@ class Player:
                 seen = self._now.setdefault(f"connection {slot}", Seen())
                 self._collect(slot, seen, [_PING])
                 if seen.closed:
-                    del self.wires[slot]
+                    self._drop(slot)
         return self._now
 
     def close(self) -> None:
