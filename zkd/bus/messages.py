@@ -76,6 +76,8 @@ REATTACH = -20
 """payload = (session, password, timeout_ms, identities)"""
 IDENTITIES = -21
 """payload = identities"""
+CLIENT_SESSION = -23
+"""payload = body: a client's own createSession, which Apache ZooKeeper answers like a handshake"""
 GONE = -22
 """payload = reason; the connection has ended"""
 

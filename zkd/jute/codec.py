@@ -8,6 +8,7 @@ Source: `BinaryInputArchive.java`, `BinaryOutputArchive.java` of Apache ZooKeepe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Final, TypeVar
@@ -26,6 +27,21 @@ DEFAULT_LIMIT: Final = 2 * 0xFFFFF
 
 class Malformed(Exception):
     """The bytes are not what they should be (a client gets MARSHALLINGERROR)."""
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]").sub
+
+
+def text(raw: bytes) -> str:
+    """Bytes as Java reads them as UTF-8: what is none becomes U+FFFD, an encoded surrogate one."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        pass
+    try:
+        return _SURROGATES("\ufffd", raw.decode("utf-8", "surrogatepass"))
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace")
 
 
 class Reader:
@@ -90,7 +106,7 @@ class Reader:
     def string(self) -> str | None:
         """A string; bytes that are not UTF-8 become replacement characters, as in Java."""
         data = self.buffer()
-        return None if data is None else data.decode("utf-8", "replace")
+        return None if data is None else text(data)
 
     def vector(self, item: Callable[[Reader], T]) -> list[T] | None:
         """Items with their number in front; -1 is null, other negative numbers are empty.
@@ -125,12 +141,12 @@ def buffer(value: bytes | None) -> bytes:
     return NULL if value is None else INT.pack(len(value)) + value
 
 
-def utf8(text: str) -> bytes:
+def utf8(value: str) -> bytes:
     """The bytes of a string as Apache ZooKeeper writes them: each half of a surrogate pair by
     itself (`BinaryOutputArchive.stringToByteBuffer`); lone surrogates become `?`."""
-    if text.isascii() or max(text) <= "\uffff":
-        return text.encode("utf-8", "replace")
-    units = text.encode("utf-16-be", "replace")
+    if value.isascii() or max(value) <= "\uffff":
+        return value.encode("utf-8", "replace")
+    units = value.encode("utf-16-be", "replace")
     return b"".join(
         chr(units[i] << 8 | units[i + 1]).encode("utf-8", "surrogatepass")
         for i in range(0, len(units), 2)

@@ -16,7 +16,8 @@ from struct import Struct
 from struct import error as StructError
 from typing import TYPE_CHECKING, Any, Final
 
-from zkd.bus.messages import GONE, NEW_SESSION, REATTACH
+from zkd.bus.messages import CLIENT_SESSION, GONE, NEW_SESSION, REATTACH
+from zkd.jute.codec import text
 from zkd.jute.protocol import Err, Op
 from zkd.server import fourletter, operations, replies
 
@@ -232,7 +233,9 @@ class Connection(asyncio.Protocol):
         """One request: frame begins with the opcode."""
         fe = self.fe
         op = int.from_bytes(frame[:4], "big", signed=True)
-        if op in WRITES:
+        if op == Op.CREATE_SESSION:
+            op = CLIENT_SESSION
+        if op in WRITES or op == CLIENT_SESSION:
             fe.send_write(self, xid, op, frame[4:])
             return
         if self.pending:
@@ -328,7 +331,7 @@ class Connection(asyncio.Protocol):
         self.sent += 1
         self.session = session
         self.timeout_ms = timeout_ms
-        self.password = b""
+        self.password = password
         self.last_op = Op.CREATE_SESSION
         self.out.append(replies.connect_response(timeout_ms, session, password, self.has_read_only))
         self.fe.own(self)
@@ -379,6 +382,11 @@ class Connection(asyncio.Protocol):
             return
         assert xid == txn[3], f"reply {txn[3]} to request {xid}"
         self.sent += 1
+        if op == CLIENT_SESSION:
+            shown = (self.timeout_ms, self.session, self.password, self.has_read_only)
+            self.out.append(replies.connect_response(*shown))
+            self.turn()
+            return
         reply = replies.of_write(op, xid, txn, self.fe.served.client_stat)
         self.out.append(reply)
         self.fe.metrics.reply_size(len(reply) - 4)
@@ -401,7 +409,7 @@ class Connection(asyncio.Protocol):
         if len(body) < 4 or size < -1 or 4 + size > len(body):
             self.reply(xid, Err.MARSHALLING_ERROR)
         else:
-            path = body[4 : 4 + max(size, 0)].decode("utf-8", "replace")
+            path = text(body[4 : 4 + max(size, 0)])
             self.reply(xid, 0, replies.NULL if size == -1 else replies.string(path))
         self.turn()
 

@@ -12,7 +12,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import TYPE_CHECKING, Any, Final
 
-from zkd.jute.codec import Malformed, Reader
+from zkd.jute.codec import Malformed, Reader, text
 from zkd.jute.protocol import Err, Op, Perm
 from zkd.server import authentication, replies
 from zkd.server.replies import buffer, string, strings
@@ -64,7 +64,7 @@ def _path(frame: bytes) -> tuple[str, int]:
     stop = 8 + size
     if size < 0 or stop > len(frame):
         raise Malformed("path")
-    return str(frame[8:stop], "utf-8", "replace"), stop
+    return text(frame[8:stop]), stop
 
 
 def _watch(frame: bytes, pos: int) -> bool:
@@ -294,22 +294,25 @@ def _add_watch(conn: Connection, xid: int, frame: bytes) -> None:
     conn.reply(xid, 0, b"\0\0\0\0")
 
 
-def _check_watches(conn: Connection, xid: int, frame: bytes) -> None:
-    path, stop = _path(frame)
-    code = _INT.unpack_from(frame, stop)[0]
+def _watch_named(frame: bytes) -> tuple[str | None, int]:
+    """Path and type of a watch; nobody watches a null path."""
+    reader = Reader(frame, 4)
+    path, code = reader.string(), reader.int_()
     if not 1 <= code <= 5:
         raise Malformed("type")
-    if not conn.fe.served.watches.check(conn, path, code):
+    return path, code
+
+
+def _check_watches(conn: Connection, xid: int, frame: bytes) -> None:
+    path, code = _watch_named(frame)
+    if path is None or not conn.fe.served.watches.check(conn, path, code):
         raise ClientRefusal(Err.NO_WATCHER)
     conn.reply(xid, 0)
 
 
 def _remove_watches(conn: Connection, xid: int, frame: bytes) -> None:
-    path, stop = _path(frame)
-    code = _INT.unpack_from(frame, stop)[0]
-    if not 1 <= code <= 5:
-        raise Malformed("type")
-    if not conn.fe.served.watches.remove(conn, path, code):
+    path, code = _watch_named(frame)
+    if path is None or not conn.fe.served.watches.remove(conn, path, code):
         raise ClientRefusal(Err.NO_WATCHER)
     conn.reply(xid, 0)
 

@@ -26,6 +26,7 @@ from zkd.bus.messages import (
     ANSWERS,
     ATTACHED,
     BEGIN,
+    CLIENT_SESSION,
     CLOSE_CONN,
     CONN_CLOSED,
     DURABLE,
@@ -544,7 +545,7 @@ class Peer:
         life = link.life
         for number, xid, op, payload in items:
             if op < 0 and op != Op.CLOSE_SESSION:
-                self._connection_item(link, number, op, payload)
+                self._connection_item(link, number, xid, op, payload)
                 continue
             conn = conns.get(number)
             if conn is None:
@@ -580,7 +581,7 @@ class Peer:
         """Requests while nothing can be appended: re-attaching works, writes end the connection."""
         for number, xid, op, payload in items:
             if op in (REATTACH, GONE, IDENTITIES):
-                self._connection_item(link, number, op, payload)
+                self._connection_item(link, number, xid, op, payload)
             else:
                 link.answers.append((number, xid, 0, MOVED, "the server cannot write"))
 
@@ -601,7 +602,9 @@ class Peer:
         self._prepare(0, 0, 0, Op.CLOSE_SESSION, b"", session, ())
         self.sessions.close(session)
 
-    def _connection_item(self, link: FrontEndLink, number: int, op: int, payload: Any) -> None:
+    def _connection_item(
+        self, link: FrontEndLink, number: int, xid: int, op: int, payload: Any
+    ) -> None:
         if op == NEW_SESSION:
             self._new_session(link, number, *payload)
         elif op == REATTACH:
@@ -609,6 +612,8 @@ class Peer:
             conn = Conn(link, number, session, tuple(map(tuple, identities)))
             link.conns[number] = conn
             self._reattach(link, conn, session, password, timeout_ms)
+        elif op == CLIENT_SESSION:
+            self._client_session(link, number, xid, payload)
         elif op == IDENTITIES:
             if number in link.conns:
                 link.conns[number].identities = tuple(map(tuple, payload))
@@ -629,6 +634,17 @@ class Peer:
         payload = timeout_ms.to_bytes(4, "big")
         txn = self._prepare(link.life, number, 0, Op.CREATE_SESSION, payload, session, ())
         self.batch[-1] = (*txn[:7], (session, timeout_ms, password))
+
+    def _client_session(self, link: FrontEndLink, number: int, xid: int, body: bytes) -> None:
+        """createSession sent by a client: a transaction for the session that it has."""
+        conn = link.conns.get(number)
+        if conn is None or self.sessions.owners.get(conn.session) is not conn:
+            link.answers.append((number, xid, self.zxid, MOVED, "session moved or expired"))
+        elif len(body) < 4:
+            link.answers.append((number, xid, self.zxid, UNREADABLE, None))
+        else:
+            timeout = body[:4]
+            self._prepare(link.life, number, xid, Op.CREATE_SESSION, timeout, conn.session, ())
 
     def _reattach(
         self, link: FrontEndLink, conn: Conn, session: int, password: bytes, timeout_ms: int

@@ -63,6 +63,10 @@ def split(body: bytes) -> list[tuple[int, bytes]]:
         ops.append((op, request))
 
 
+class Unspent(Malformed):
+    """A multi that Apache ZooKeeper cannot read and that uses no zxid."""
+
+
 def _path(reader: Reader) -> None:
     if reader.buffer() is None:
         raise Malformed("an operation without a path")
@@ -82,7 +86,9 @@ def _create(op: int, reader: Reader) -> tuple[int, bytes]:
         if flags in _TTL_FLAGS:
             return op, reader.buf[start : reader.pos]
         op = Op.CREATE
-    elif null_acl or not 0 <= flags <= 4:
+    elif null_acl:
+        raise Unspent("a create with a null ACL within a multi")
+    elif not 0 <= flags <= 4:
         raise Malformed("a create within a multi")
     return (Op.CREATE_CONTAINER if flags == 4 else op), reader.buf[start:end]
 

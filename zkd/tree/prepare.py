@@ -120,6 +120,8 @@ class Preparer(Operations):
             code = Err.UNIMPLEMENTED
         except ClientRefusal as refusal:
             code = refusal.code
+        except multi.Unspent:
+            return Err.MARSHALLING_ERROR, b"", effects, None
         except (Malformed, struct_error):
             code = Err.MARSHALLING_ERROR
             if op != Op.MULTI:  # as Apache ZooKeeper: what cannot be read uses no zxid
