@@ -349,7 +349,11 @@ class Connection(asyncio.Protocol):
         if not self.write_paused:
             self.transport.resume_reading()
         self.turn()
-        if rest:
+        if not rest or self.state != OPEN:
+            return
+        if self.fe.others and self.fe.behind():  # what came meanwhile may ask for more
+            self.fe.wait_for_board(self, rest)
+        else:
             self._frames(rest)
 
     def refused_session(self) -> None:
