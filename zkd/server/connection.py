@@ -349,9 +349,11 @@ class Connection(asyncio.Protocol):
         if not self.write_paused:
             self.transport.resume_reading()
         self.turn()
-        if not rest or self.state != OPEN:
+        if not rest or self.state >= CLOSING:
             return
-        if self.fe.others and self.fe.behind():  # what came meanwhile may ask for more
+        if self.state == HELD:  # by what has waited in line
+            self.buffer[:0] = [rest]
+        elif self.fe.others and self.fe.behind():  # what came meanwhile may ask for more
             self.fe.wait_for_board(self, rest)
         else:
             self._frames(rest)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from struct import Struct
 from struct import error as StructError
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from zkd.jute.codec import Malformed, Reader, text
@@ -176,8 +177,9 @@ def _list_long(conn: Connection, xid: int, path: str, stat: bytes) -> None:
 class Slices:
     """A long read of one connection, done in steps between the other work of the loop.
 
-    The view's reader stays where it is meanwhile. `rush` ends it at once: an answer to a later
-    request of the same client is there, and the client must not see what that did before its time.
+    The view's reader stays where it is meanwhile. No further request of the connection is looked
+    at. `rush` ends it at once: the answer to a later request, which had been sent on before, is
+    there, and the client must not see what that did before its time.
     """
 
     def __init__(
@@ -193,15 +195,22 @@ class Slices:
         self.take = take
         self.end = end
         self.over = False
+        self.holding = False
 
     def start(self, xid: int, op: int) -> None:
         """Take the head of the line and begin."""
-        self.conn.busy(xid, op, self)
-        self.conn.fe.served.view.holds += 1
+        conn = self.conn
+        conn.busy(xid, op, self)
+        if conn.state == OPEN:
+            self.holding = True
+            conn.hold()
+        conn.fe.served.view.holds += 1
         self._turn()
 
     def _turn(self) -> None:
         if not self.over and self._step():
+            self.conn.heard = monotonic()  # it is silent because it is not listened to
+            self.conn.fe.touched.add(self.conn)
             self.conn.fe.loop.call_soon(self._turn)
 
     def rush(self) -> None:
@@ -219,6 +228,9 @@ class Slices:
         self.over = True
         self.conn.fe.served.view.holds -= 1
         self.conn.done()
+        if self.holding and self.conn.state == HELD:
+            self.conn.go_on()
+            self.conn.flush()
         return False
 
 
@@ -443,5 +455,5 @@ HANDLERS: Final[dict[int, Handler]] = {
     Op.SASL: _sasl,
 }
 
-CLOSED: Final = 5
-"""connection.CLOSED; that module imports this one."""
+OPEN, HELD, CLOSED = 2, 3, 5
+"""States of connections; that module imports this one."""
