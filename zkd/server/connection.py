@@ -467,8 +467,10 @@ class Connection(asyncio.Protocol):
     def flush(self) -> None:
         """Hand what is queued to the transport with one call."""
         if self.out and self.state != CLOSED:
+            fe = self.fe
+            fe.board[fe.slot] = fe.served.applied  # before anyone is told
             data = b"".join(self.out)
-            self.fe.metrics.bytes_sent += len(data)
+            fe.metrics.bytes_sent += len(data)
             self.transport.write(data)
             self.out.clear()
             if self.write_paused and self.transport.get_write_buffer_size() > OUT_LIMIT_BYTES:
