@@ -182,10 +182,10 @@ class Witness:
         self._process.communicate()
 
     def worst(self, span: tuple[float, float], share: float) -> float:
-        """The latency, in seconds, that this share of the requests begun in the span stay below."""
-        took = sorted(t for began, t in self.found if span[0] <= began <= span[1])
-        assert took, "nothing was asked meanwhile"
-        return took[min(len(took) - 1, int(len(took) * share))]
+        """The latency, in seconds, that this share of the requests which were under way in the span
+        stay below; 0 if the span lies between two of them."""
+        took = sorted(t for began, t in self.found if began <= span[1] and began + t >= span[0])
+        return took[min(len(took) - 1, int(len(took) * share))] if took else 0.0
 
 
 # -- memory ------------------------------------------------------------------------------------
