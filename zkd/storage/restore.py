@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -94,8 +94,11 @@ def restore(
         raise OperatorError("there is no such snapshot", str(snapshot), "see `zkd snapshot`")
     for folder in (data_dir, log_dir):
         folder.mkdir(parents=True, exist_ok=True)
-    with _locked(data_dir, log_dir), _writing(data_dir), opened(snapshot, data_dir) as reader:
+    with _locked(data_dir, log_dir), ExitStack() as stack:
         _refuse(data_dir, log_dir, way)
+        with explained(snapshot, "use another snapshot, of the format zkd"):
+            reader = stack.enter_context(opened(snapshot, data_dir))
+        stack.enter_context(_writing(data_dir))
         _check(reader.path, None, settings, progress, f"{snapshot} is not sound")
         job = _Restore(reader, data_dir, log_dir, settings, effects_of, progress)
         replayed = job.onto_log() if way is Way.KEEP_LOG else job.anew()
