@@ -32,7 +32,11 @@ QUOTA_EVERY = 4  # every so many seeds have quotas enforced
 
 
 def settings(seed: int) -> dict[str, str]:
-    return SETTINGS | {"enforceQuota": "true" if seed % QUOTA_EVERY == 0 else "false"}
+    """What both servers are told: every other seed runs zkd with two front-ends."""
+    return SETTINGS | {
+        "enforceQuota": "true" if seed % QUOTA_EVERY == 0 else "false",
+        "frontends": str(1 + seed % 2),
+    }
 
 
 def batches(seed: int) -> tuple[int, ...]:

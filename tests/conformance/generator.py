@@ -223,8 +223,14 @@ class Generator:
         return head + wire.int_(self._flags(usual))
 
     def _present(self, path: bytes | None) -> bytes | None:
-        """That path, but not null where 3.8 would suffer from it."""
-        return b"" if path is None and self.in_multi and not self.newer else path
+        """That path, if it may be used here; else "".
+
+        Null is for 3.9. The quotas of a multi's own operations are not those that Apache
+        ZooKeeper holds it against, but those of the tree before it.
+        """
+        if path is None:
+            return b"" if self.in_multi and not self.newer else path
+        return b"" if self.in_multi and words.QUOTA_PREFIX in path else path
 
     def create(self) -> bytes:
         return self._creation((0, 0, 0, 0, 1, 1, 2, 3))
