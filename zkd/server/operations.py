@@ -298,11 +298,12 @@ def _who_am_i(conn: Connection, xid: int, frame: bytes) -> None:
 
 
 def _add_watch(conn: Connection, xid: int, frame: bytes) -> None:
-    path, stop = _path(frame)
-    mode = _INT.unpack_from(frame, stop)[0]
+    reader = Reader(frame, 4)
+    path, mode = reader.string(), reader.int_()
     if mode not in (0, 1):
         raise Malformed("mode")
-    conn.fe.served.add_watch(conn, path, watches.RECURSIVE if mode else watches.PERSISTENT)
+    if path is not None:  # a null one is accepted, and nothing ever happens there
+        conn.fe.served.add_watch(conn, path, watches.RECURSIVE if mode else watches.PERSISTENT)
     conn.reply(xid, 0, b"\0\0\0\0")
 
 
