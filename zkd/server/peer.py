@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 monotonic = time.monotonic
 LOOK_S = 0.02
 """So often the control channel and the clock are looked at."""
-RELEASE_PATHS = 1024
+RELEASE_PATHS = 256
 """So much of what is on disk now is forgotten in one turn of the loop."""
 HAND_ON_AT = 32
 """So many transactions are handed on at once, also while more requests wait: storage need not."""

@@ -41,10 +41,13 @@ if TYPE_CHECKING:
 LOOK_S = 0.02
 """So often the control channel is looked at, and idle work is done."""
 PEER_EVERY_S = 0.01
-WORK_EVERY_S = 0.003
-"""Under load background work gets a slice so often."""
-SLICE_S = 0.004
-"""How long one slice of background work may take."""
+WORK_EVERY_S = 0.004
+"""Under load background work gets a slice so often, however much waits to be appended."""
+SLICE_S = 0.001
+"""How long that one may take; a write that comes meanwhile waits so long."""
+IDLE_SLICE_S = 0.0003
+"""How long one may take while nothing waits: the next batch of a few busy clients is not there
+sooner."""
 ADMIN_EVERY_S = 0.1
 """How often the admin process is told what is durable, while that changes."""
 FULL_RETRY_S = 1.0
@@ -110,7 +113,7 @@ class Storage:
             now = time.monotonic()
             if not frame or now >= work_at:
                 work_at = now + WORK_EVERY_S
-                more = self.engine.work(SLICE_S)
+                more = self.engine.work(SLICE_S if frame else IDLE_SLICE_S)
                 if self.engine.turn != self.announced[1]:
                     self._announce()
                     self.metrics.turned()
