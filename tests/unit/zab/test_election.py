@@ -323,6 +323,13 @@ def test_a_vote_of_the_round_and_a_leader_of_the_round_agree() -> None:
     assert decided(election.received(3, settled(LEADING, 3, epoch=0), 0)) == (3, FOLLOWING)
 
 
+def test_a_leader_that_still_looks_is_waited_for() -> None:
+    election = started(1, FIVE)
+    election.received(3, looking(3), 0)
+    assert decided(election.received(2, settled(FOLLOWING, 3, epoch=0), 0)) is None
+    assert decided(election.tick(200, delivered=True)) == (3, FOLLOWING)
+
+
 def test_a_server_that_a_quorum_follows_leads_if_they_mean_this_round() -> None:
     election = started(3, FIVE, round_=6)
     followers = [settled(FOLLOWING, 3, round_=6)] * 2
