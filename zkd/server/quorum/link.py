@@ -89,6 +89,8 @@ class Link(asyncio.Protocol):
         self.reason = ""
         self.ready: asyncio.Future[None] = loop.create_future()
         """Done when packets may be exchanged; ConnectionError if it does not come to that."""
+        self.ended: asyncio.Future[None] = loop.create_future()
+        """Done as soon as `closed` is true."""
         self.closed = False
         self._limit = limit
         self._learner_first = learner_first
@@ -246,9 +248,15 @@ class Link(asyncio.Protocol):
         if extra:
             self._received(extra)
 
+    @property
+    def under_tls(self) -> bool:
+        """Whether the bytes on the socket are not those of the protocol."""
+        assert self._transport is not None
+        return self._transport.get_extra_info("sslcontext") is not None
+
     def _fileno(self) -> int:
         assert self._transport is not None
-        if self._transport.get_extra_info("sslcontext") is not None:
+        if self.under_tls:
             return -1
         return int(self._transport.get_extra_info("socket").fileno())
 
@@ -281,6 +289,8 @@ class Link(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not self.ended.done():
+            self.ended.set_result(None)
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(self.reason or "closed"))
             self.ready.exception()  # whoever waits gets it; nobody has to
