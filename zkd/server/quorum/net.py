@@ -8,7 +8,6 @@ Nothing here reads the configuration, and no event loop is found by itself: it c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
 import ssl
@@ -166,9 +165,9 @@ def _only(
 async def _drop(tasks: set[asyncio.Task[socket.socket]]) -> None:
     for task in tasks:
         task.cancel()
-    for task in tasks:
-        with contextlib.suppress(asyncio.CancelledError, OSError):
-            (await task).close()
+    for found in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(found, socket.socket):
+            found.close()
 
 
 async def _dial_one(

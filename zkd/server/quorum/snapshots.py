@@ -199,8 +199,7 @@ async def _from_tls(link: Link, child: _Child) -> tuple[dict[str, Any], bytes]:
             return result, await child.take(result["rest"]) + b"".join(arrived)
         finally:
             pumping.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError):
-                await pumping
+            await asyncio.gather(pumping, return_exceptions=True)
 
 
 @contextlib.contextmanager
