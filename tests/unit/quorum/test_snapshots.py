@@ -257,6 +257,24 @@ def test_a_learner_that_does_not_read_is_given_up(on_loop: OnLoop, tmp_path: Pat
     on_loop(work())
 
 
+@pytest.mark.slow
+def test_a_million_nodes_need_no_more_memory_than_few(tmp_path: Path) -> None:
+    few, many = (filled(tmp_path / str(count), count) for count in (100_000, 1_000_000))
+    learner = filled(tmp_path / "learner", 10)
+    peaks = []
+
+    async def work() -> None:
+        for leader in (few, many):
+            async with Pair() as pair:
+                await send_snapshot(pair.leader, leader, leader)
+                await until(lambda p=pair: p.at_learner.packets)
+                got = await receive_snapshot(pair.learner, ZXID, learner, learner, TREE)
+                peaks.append(got.peak)
+
+    run("uvloop", work())
+    assert peaks[1] < peaks[0] + (64 << 20) < 192 << 20, "SQLite's cache, and little else"
+
+
 def test_a_tree_that_cannot_be_opened_is_told_at_once(on_loop: OnLoop, tmp_path: Path) -> None:
     async def work() -> None:
         async with Pair() as pair:

@@ -4,16 +4,17 @@ It lives for one SNAP. Its only argument is JSON; it talks with its parent over 
 
     sending     child: {"zxid": T}       it holds the tree at T in a read transaction
                 parent: {"go": true} and the descriptor to write to
-                child: {"nodes": n, "bytes": n}
+                child: {"nodes": n, "bytes": n, "peak": n}
     receiving   parent: {"rest": n}, the descriptor to read from, and n bytes from it that the
                 parent has read already
                 child: {"end": true}     only if `drain`: the stream is over, the rest is wanted
-                child: {"digest": d, "nodes": n, "bytes": n, "rest": n}, and n bytes beyond the end
+                child: the same, {"digest": d, "rest": n}, and n bytes from beyond the end
     either      child: {"error": [what, where, mend]}
 
-Messages are lines. The descriptor is a socket that others use too (non-blocking, so it is polled),
-or under TLS a pipe to the parent. With `drain` it is read up to its end, so that nothing is lost;
-of the peer's own socket only what one read gave beyond the stream comes back as rest.
+Messages are lines; `peak` is the memory that this process has needed, in bytes. The descriptor is
+a socket that others use too (non-blocking, so it is polled), or under TLS a pipe to the parent.
+With `drain` it is read up to its end, so that nothing is lost; of the peer's own socket only what
+one read gave beyond the stream comes back as rest.
 It ends when its parent ends, and when nothing moves for `stall_s`.
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import socket
 import sys
@@ -139,7 +141,7 @@ def send(job: Job, control: Control) -> None:
         out = Descriptor(fd, job.stall_s)
         nodes = write_stream(out, reader)
         os.close(fd)
-        control.say(nodes=nodes, bytes=out.moved)
+        control.say(nodes=nodes, bytes=out.moved, peak=_peak())
     finally:
         reader.close()
 
@@ -172,7 +174,12 @@ def receive(job: Job, control: Control) -> None:
     except BaseException:
         writer.abandon()
         raise
-    control.say(rest, digest=digest, nodes=end.nodes, bytes=end.size, rest=len(rest))
+    told = {"nodes": end.nodes, "bytes": end.size, "peak": _peak()}
+    control.say(rest, digest=digest, rest=len(rest), **told)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main(argument: str) -> int:

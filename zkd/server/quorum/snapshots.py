@@ -23,6 +23,7 @@ from zkd.errors import OperatorError
 from zkd.jute.codec import DEFAULT_LIMIT
 from zkd.jute.quorum import Kind, encode
 from zkd.server.quorum.link import Link, Sink
+from zkd.server.quorum.net import log
 from zkd.server.quorum.snapshot_child import Job
 from zkd.storage.generation import remove_tree
 from zkd.storage.log import LOG_NAME, LogReader
@@ -45,6 +46,8 @@ class Received:
     nodes: int
     size: int
     """Bytes of the stream."""
+    peak: int
+    """Bytes of memory that the child has needed."""
 
 
 async def send_snapshot(
@@ -61,7 +64,7 @@ async def send_snapshot(
     except BaseException:
         await child.stop()
         raise
-    stream = _Stream(child)
+    stream = _Stream(child, link.where, zxid)
     link.ended.add_done_callback(stream.link_ended)
     link.send(encode(Kind.SNAP, zxid))
     link.produce(stream)
@@ -71,8 +74,8 @@ async def send_snapshot(
 class _Stream:
     """The producer of a snapshot's bytes."""
 
-    def __init__(self, child: _Child) -> None:
-        self.child = child
+    def __init__(self, child: _Child, where: str, zxid: int) -> None:
+        self.child, self.where, self.zxid = child, where, zxid
         self._begun = False
         self._stopping: asyncio.Task[None] | None = None
 
@@ -84,7 +87,7 @@ class _Stream:
 
     async def __call__(self, sink: Sink) -> None:
         self._begun = True
-        child = self.child
+        child, began = self.child, self.child.loop.time()
         try:
             await sink.drained()
             fd = sink.fileno()
@@ -92,9 +95,12 @@ class _Stream:
                 await self._pump(sink)
             else:
                 child.hand_over(fd, go=True)
-            await child.hear()
+            told = await child.hear()
         finally:
             await child.stop()
+        sizes = {"nodes": told["nodes"], "size": told["bytes"], "peak": told["peak"]}
+        seconds = round(child.loop.time() - began, 3)
+        log.info("snapshot.sent", peer=self.where, zxid=hex(self.zxid), seconds=seconds, **sizes)
 
     async def _pump(self, sink: Sink) -> None:
         """Under TLS: what the child writes goes through here."""
@@ -119,7 +125,7 @@ async def receive_snapshot(
     """After a SNAP of `zxid`: read the stream into the next generation beside the present tree,
     durably, then let the link go on with packets. OperatorError (with the place in the stream, if
     that makes no sense) or OSError: the link is ended, there is no new file, nothing is changed."""
-    drain = link.under_tls
+    drain, began = link.under_tls, link.loop.time()
     more = {"zxid": zxid, "limit": limit, "drain": drain, "settings": asdict(settings)}
     generation = _generation(log_dir) + 1
     child: _Child | None = None
@@ -141,7 +147,10 @@ async def receive_snapshot(
         raise
     await child.stop()
     link.end_stream(rest)
-    return Received(zxid, generation, result["digest"], result["nodes"], result["bytes"])
+    sizes = {"nodes": result["nodes"], "size": result["bytes"], "peak": result["peak"]}
+    seconds = round(link.loop.time() - began, 3)
+    log.info("snapshot.received", peer=link.where, zxid=hex(zxid), seconds=seconds, **sizes)
+    return Received(zxid, generation, result["digest"], **sizes)
 
 
 def _generation(log_dir: Path) -> int:
