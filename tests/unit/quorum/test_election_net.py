@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from support import LOOPS, free_port, has_ipv6, run, until
+from net_support import LOOPS, free_port, has_ipv6, run, until
 
 from zkd.errors import OperatorError
 from zkd.jute.codec import Malformed

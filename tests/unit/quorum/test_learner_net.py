@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LOOPS, free_port, run, until
+from net_support import LOOPS, free_port, run, until
 from test_election_net import Raw, security
 
 from zkd.errors import OperatorError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LOOPS, run, until
+from net_support import LOOPS, run, until
 from test_learner_net import Pair, tls  # noqa: F401  (a fixture)
 
 from zkd.errors import OperatorError
