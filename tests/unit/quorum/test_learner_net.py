@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -225,6 +226,20 @@ def test_silence_ends_a_link_but_not_while_nobody_reads(on_loop: OnLoop) -> None
             await until(lambda: pair.at_leader.closed)
             assert loop.time() - began < 1
             assert pair.at_leader.closed == ["nothing was heard for 0.1 s"]
+
+    on_loop(work())
+
+
+def test_the_time_that_this_process_stands_still_does_not_count(on_loop: OnLoop) -> None:
+    async def work() -> None:
+        async with Pair() as pair:
+            pair.leader.set_read_timeout(0.2)
+            pair.learner.send(encode(Kind.PING, 0, b""))
+            pair.learner.flush()
+            time.sleep(0.5)  # the stall itself
+            await until(lambda: len(pair.at_leader.packets) == 2)
+            assert not pair.at_leader.closed
+            await until(lambda: pair.at_leader.closed)
 
     on_loop(work())
 

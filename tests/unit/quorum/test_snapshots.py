@@ -100,7 +100,7 @@ def test_a_tree_arrives_whole_and_packets_go_on(
 
     async def work() -> None:
         async with Pair(settings, settings) as pair:
-            pair.leader.set_read_timeout(5)
+            pair.leader.set_read_timeout(30)
             assert await send_snapshot(pair.leader, leader, leader) == ZXID
             for zxid in range(ZXID + 1, ZXID + 400):
                 pair.leader.send(encode(Kind.PROPOSAL, zxid, b"x" * 500))

@@ -9,7 +9,7 @@ whatever was queued after it. What one turn of the loop sends leaves in one writ
 Receiving: packets as they come, whole batches of what one read gave. Behind a SNAP the link stops
 to read: `begin_stream` hands the socket, or the bytes, to somebody else until `end_stream`.
 A peer that says nothing for the read timeout is taken for dead; the time that this side did not
-want to read, or was itself writing by a producer, does not count.
+want to read, was itself writing by a producer, or stood still, does not count.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Link(asyncio.Protocol):
         self._stream: Callable[[bytes], None] | None = None
         self._timeout = read_timeout_s
         self._timer: asyncio.TimerHandle | None = None
-        self._heard = 0.0
+        self._heard = self._due = 0.0
 
     # -- sending -------------------------------------------------------------------------------
 
@@ -202,7 +202,11 @@ class Link(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         if seconds is not None and self._transport is not None and not self.closed:
-            self._timer = self.loop.call_later(seconds, self._check_heard)
+            self._check_after(seconds)
+
+    def _check_after(self, seconds: float) -> None:
+        self._due = self.loop.time() + seconds
+        self._timer = self.loop.call_at(self._due, self._check_heard)
 
     def _check_heard(self) -> None:
         self._timer = None
@@ -211,11 +215,14 @@ class Link(asyncio.Protocol):
         now = self.loop.time()
         if self._read_paused or self._decoder.stopped or self._producing is not None:
             self._heard = now
+        late = now - self._due
+        if late > self._timeout / 10:
+            self._heard += late  # this process has stood still: what has come is not read yet
         left = self._heard + self._timeout - now
         if left <= 0:
             self.abort(f"nothing was heard for {self._timeout:g} s")
         else:
-            self._timer = self.loop.call_later(left, self._check_heard)
+            self._check_after(left)
 
     def begin_stream(self, on_bytes: Callable[[bytes], None] | None = None) -> tuple[bytes, int]:
         """After a SNAP: the bytes that were read beyond it, and the socket (-1 under TLS). With
