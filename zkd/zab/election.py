@@ -26,8 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from zkd.config.servers import Membership
-from zkd.config.text import parse_membership
+from zkd.config.servers import Membership, parse_membership
 from zkd.zab.quorum import (
     Majority,
     OracleMajority,

@@ -175,6 +175,8 @@ def test_the_text_of_a_configuration_is_read_back() -> None:
         ("server=a:1:2", "server"),
         ("group.1=1:x", "list of server ids"),
         ("weight.1=-1", "not a weight"),
+        ("weight.1=a", "not a weight"),
+        ("a=\\u00", "line 1"),
         ("version=xyz", "hexadecimal"),
         ("version=-1", "hexadecimal"),
         ("version=", "hexadecimal"),

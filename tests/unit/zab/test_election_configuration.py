@@ -26,7 +26,7 @@ from election_support import (
     started,
 )
 
-from zkd.config.text import parse_membership
+from zkd.config.servers import parse_membership
 from zkd.zab.election import (
     Decided,
     Election,

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zkd.config.servers import Membership, parse_server
-from zkd.config.text import parse_membership
+from zkd.config.servers import Membership, parse_membership, parse_server
 from zkd.zab import quorum
 from zkd.zab.quorum import Hierarchical, Majority, OracleMajority, Tracker, Verifier
 from zkd.zab.zxid import LOWEST
@@ -231,46 +230,3 @@ def test_the_joint_point_is_acknowledged_by_a_quorum_of_each(acked: dict[int, in
 )
 def test_a_configuration_is_read_back_from_its_text(membership: Membership) -> None:
     assert parse_membership(membership.text()) == membership
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("server.x=a:1:2", "'x' in 'server.x' is not a number"),
-        ("server.1=a:1", "does not have the form"),
-        ("clientPort=2181", "'clientPort' has no place"),
-        ("version=xyz", "'xyz' in 'version' is not a number"),
-        ("weight.1=a", "'a' in 'weight.1' is not a number"),
-        ("a=\\u00", "is not an escape"),
-    ],
-)
-def test_a_text_that_is_no_configuration_is_refused(text: str, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
-        parse_membership(text)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "equal"),
-    [
-        (members(3, version=1), members(3, version=2), True),
-        (members(3, version=1), members(4, version=1), True),
-        (members(3, version=1), members(4, version=2), False),
-        (members(3, 1, version=1), members(4, version=2), False),
-        (members(2, groups={1: (1, 2)}), members(2, version=1), False),
-        (
-            members(2, groups={1: (1, 2)}),
-            members(2, groups={1: (2, 1)}, weights={1: 1}, version=1),
-            True,
-        ),
-        (
-            members(2, groups={1: (1, 2)}),
-            members(2, groups={1: (1, 2)}, weights={1: 2}, version=1),
-            False,
-        ),
-    ],
-)
-def test_configurations_are_the_same_by_version_or_by_content(
-    one: Membership, other: Membership, equal: bool
-) -> None:
-    assert quorum.same_configuration(one, other) is equal
-    assert quorum.same_configuration(other, one) is equal
