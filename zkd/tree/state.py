@@ -299,7 +299,7 @@ class TreeState(NodeStore):
             if prefix is not None:
                 usage[prefix] = None
         self.sessions.pop(session, None)
-        effects.append((fx.CLOSED, session))
+        effects.append((fx.CLOSED, session, self.digest if self.digest_known else 0))
         for prefix in usage:
             self.book.publish(prefix, zxid, effects)
 
