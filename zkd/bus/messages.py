@@ -1,6 +1,6 @@
 """Every message that the processes of one server send each other, and how it is coded.
 
-A message is one ZeroMQ frame: a marshalled tuple whose first item is the kind. marshal is used for
+A message is one frame: a marshalled tuple whose first item is the kind. marshal is used for
 its speed; both ends are forks of one supervisor, in a private directory, so they run the same
 interpreter and trust each other.
 

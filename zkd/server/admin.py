@@ -24,7 +24,7 @@ import zmq
 from zkd.admin.exporters import ExporterRunner
 from zkd.admin.observers import ObserverRunner
 from zkd.bus.messages import DURABLE, JOIN, QUERY, REPLY, decode
-from zkd.bus.sockets import Inbox, Outbox
+from zkd.bus.sockets import Outbox
 from zkd.plugins import loader
 from zkd.plugins.api import MetricFamily
 from zkd.server import logs
@@ -56,7 +56,7 @@ class Admin:
         self.config = child.config
         self.log = logs.get(child.name)
         self.context: zmq.Context[Any] = zmq.Context()
-        self.inbox = Inbox(self.context, child.runtime_dir, child.name, child.life)
+        self.inbox = child.inbox(self.context)
         self.storage: Outbox | None = None
         self.committed = -1
         """-1: storage has not told yet."""
@@ -105,7 +105,7 @@ class Admin:
     def _drain(self) -> None:
         while True:
             try:
-                message = decode(self.inbox.recv(zmq.DONTWAIT))
+                message = decode(self.inbox.socket.recv(zmq.DONTWAIT))
             except zmq.Again:
                 return
             if message[0] == DURABLE:

@@ -55,9 +55,9 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "address", "admitted", "buffer", "established", "fe", "has_read_only", "heard",
         "identities", "last_latency", "last_op", "last_xid", "last_zxid",
-        "latency_max", "latency_min", "latency_sum", "needed", "number", "out", "password",
-        "pending", "read_only", "received", "sent", "session", "state", "timed", "timeout_ms",
-        "transport", "watching", "write_paused",
+        "latency_max", "latency_min", "latency_sum", "line_held", "needed", "number", "out",
+        "password", "pending", "read_only", "received", "sent", "session", "state", "timed",
+        "timeout_ms", "transport", "watching", "write_paused",
     )  # fmt: skip
 
     def __init__(self, fe: FrontEnd) -> None:
@@ -79,6 +79,8 @@ class Connection(asyncio.Protocol):
         self.admitted = False
         self.watching = False
         self.write_paused = False
+        self.line_held = False
+        """HELD until the line is empty: its last request takes long."""
         self.established = time.time()
         self.reset_statistics()
         self.last_zxid = -1
@@ -239,10 +241,17 @@ class Connection(asyncio.Protocol):
             fe.send_write(self, xid, op, frame[4:])
             return
         if self.pending:
+            if operations.takes_long(self, op, frame) and self._only_sent():
+                self.line_held = True
+                self.hold()
             self.pending.append((DEFERRED, xid, op, frame))
             fe.hold_back(self)
             return
         operations.run(self, xid, op, frame)
+
+    def _only_sent(self) -> bool:
+        """Is everything in the line at the peer?"""
+        return all(entry[0] == SENT for entry in self.pending)
 
     # -- the handshake -------------------------------------------------------------------------
 
@@ -446,6 +455,9 @@ class Connection(asyncio.Protocol):
         while pending and pending[0][0] == DEFERRED and OPEN <= self.state < CLOSED:
             _, xid, op, frame = pending.popleft()
             operations.run(self, xid, op, frame)
+        if self.line_held and not pending and self.state == HELD:
+            self.line_held = False
+            self.go_on()
 
     def busy(self, xid: int, op: int, work: operations.Slices) -> None:
         """The request at hand takes longer; what comes behind waits until `done`."""

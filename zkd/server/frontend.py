@@ -43,7 +43,7 @@ from zkd.bus.messages import (
     UNREADABLE,
     decode,
 )
-from zkd.bus.sockets import Inbox, Outbox
+from zkd.bus.sockets import Direct, Outbox
 from zkd.jute.protocol import Err, Op
 from zkd.plugins import loader
 from zkd.plugins.api import Origin
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from zkd.server.process import Child
 
 monotonic = time.monotonic
+SEND_AT = 32
+"""So many requests are sent on at once, also while more is being read: the peer need not wait."""
 MESSAGES_A_TURN = 64
 """So many messages of the bus are handled before clients get their turn."""
 COLLECT_EVERY_S = 60.0
@@ -125,9 +127,9 @@ class FrontEnd:
         self._unpinning = False
 
         self.context: zmq.Context[Any] = zmq.Context()
-        self.inbox = Inbox(self.context, child.runtime_dir, child.name, child.life)
-        self.peer: Outbox | None = None
-        self.storage: Outbox | None = None
+        self.inbox = child.inbox(self.context)
+        self.peer: Direct | None = None
+        self.storage: Direct | None = None
         self.siblings: dict[str, Outbox] = {}
         """The other front-ends."""
         self._tell_counts = False
@@ -237,6 +239,8 @@ class FrontEnd:
         if not self.requests:
             self.loop.call_soon(self._send_requests)
         self.requests.append((conn.number, xid, op, body))
+        if len(self.requests) >= SEND_AT:
+            self._send_requests()
         if self.in_flight > self.in_flight_max or self._crowded():
             self.hold_back(conn)
 
@@ -395,9 +399,8 @@ class FrontEnd:
         recv = self.inbox.recv
         handlers = self.handlers
         for _ in range(MESSAGES_A_TURN):
-            try:
-                frame = recv(zmq.DONTWAIT)
-            except zmq.Again:
+            frame = recv()
+            if not frame:
                 break
             message = decode(frame)
             handlers[message[0]](self, message)
@@ -469,22 +472,29 @@ class FrontEnd:
             self.stream.join(self.peer)
         for name in lives:
             if name.startswith("frontend") and name != self.child.name:
-                sibling, new = self._newer(self.siblings.get(name), name, lives)
-                if new and sibling is not None:
-                    self.siblings[name] = sibling
-                    self.admission.others(name, {})
-                    self._tell_counts = True
+                self._meet(name, lives[name])
+
+    def _meet(self, name: str, life: int) -> None:
+        """Another front-end, in the present one of its lives."""
+        sibling = self.siblings.get(name)
+        if not life or (sibling is not None and sibling.life >= life):
+            return
+        if sibling is not None:
+            sibling.close()
+        self.siblings[name] = Outbox(self.context, self.child.runtime_dir, name, life)
+        self.admission.others(name, {})
+        self._tell_counts = True
 
     def _newer(
-        self, outbox: Outbox | None, name: str, lives: dict[str, int]
-    ) -> tuple[Outbox | None, bool]:
+        self, outbox: Direct | None, name: str, lives: dict[str, int]
+    ) -> tuple[Direct | None, bool]:
         """The way to the present life of a process, and whether it is another than before."""
         life = lives.get(name, 0)
         if not life or (outbox is not None and outbox.life >= life):
             return outbox, False
         if outbox is not None:
             outbox.close()
-        return Outbox(self.context, self.child.runtime_dir, name, life), True
+        return Direct(self.inbox, self.child.runtime_dir, name, life), True
 
     # -- time ----------------------------------------------------------------------------------
 

@@ -174,12 +174,25 @@ def _list_long(conn: Connection, xid: int, path: str, stat: bytes) -> None:
     Slices(conn, steps, take, end).start(xid, Op.GET_CHILDREN)
 
 
+def takes_long(conn: Connection, op: int, frame: bytes) -> bool:
+    """Will this request be done in slices? Then what follows it should not be sent on before."""
+    if op not in (Op.GET_CHILDREN, Op.GET_CHILDREN2):
+        return op == Op.GET_ALL_CHILDREN_NUMBER
+    try:
+        path, _ = _path(frame)
+    except (Malformed, StructError):
+        return False
+    node = conn.fe.served.view.get(path or "/")
+    return node is not None and int(_INT.unpack_from(node.stat, 56)[0]) > SLICE_NAMES
+
+
 class Slices:
     """A long read of one connection, done in steps between the other work of the loop.
 
     The view's reader stays where it is meanwhile. No further request of the connection is looked
     at. `rush` ends it at once: the answer to a later request, which had been sent on before, is
-    there, and the client must not see what that did before its time.
+    there (`takes_long` did not foresee it), and the client must not see what that did before its
+    time.
     """
 
     def __init__(

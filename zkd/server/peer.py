@@ -55,7 +55,7 @@ from zkd.bus.messages import (
     decode,
     encode,
 )
-from zkd.bus.sockets import Inbox, Outbox
+from zkd.bus.sockets import Direct, Outbox
 from zkd.jute.protocol import Op
 from zkd.plugins import loader
 from zkd.plugins.auth import AuthRegistry
@@ -73,12 +73,12 @@ if TYPE_CHECKING:
     from zkd.server.process import Child
 
 monotonic = time.monotonic
-LOOK_MS = 20
+LOOK_S = 0.02
 """So often the control channel and the clock are looked at."""
-RELEASE_PATHS = 1024
+RELEASE_PATHS = 256
 """So much of what is on disk now is forgotten in one turn of the loop."""
-BATCH_MAX = 1000
-"""So many transactions are handed on at once at most."""
+HAND_ON_AT = 32
+"""So many transactions are handed on at once, also while more requests wait: storage need not."""
 OPENING, SERVING, FULL = range(3)
 RETRY_S = 1.0
 AWAY_S = 2.0
@@ -101,8 +101,8 @@ class Peer:
         self.registry = AuthRegistry(plugins, config.raw)
         self.settings = tree_settings(config)
         self.context: zmq.Context[Any] = zmq.Context()
-        self.inbox = Inbox(self.context, child.runtime_dir, child.name, child.life)
-        self.storage: Outbox | None = None
+        self.inbox = child.inbox(self.context)
+        self.storage: Direct | None = None
         self.frontends: dict[int, FrontEndLink] = {}
         """By life."""
         self.state = OPENING
@@ -143,8 +143,6 @@ class Peer:
         """Serve until told to stop."""
         child = self.child
         recv = self.inbox.recv
-        look_s = LOOK_MS / 1000
-        self.inbox.socket.set(zmq.RCVTIMEO, LOOK_MS)
         child.read_control()
         child.ready()
         woke = look_at = monotonic()
@@ -152,19 +150,16 @@ class Peer:
             now = monotonic()
             self.sessions.stalled(now - woke)
             self.metrics.turned(now - woke)
-            try:
-                frame = recv()
-            except zmq.Again:
-                frame = b""
+            frame = recv(LOOK_S)
             woke = monotonic()
-            self.sessions.stalled(woke - now - look_s)
+            self.sessions.stalled(woke - now - LOOK_S)
             if frame:
                 self._drain(frame)
             if self.backlog and self.tree is not None:
                 self.backlog = self.tree.release(RELEASE_PATHS)
                 self._hand_on()
             if woke >= look_at:
-                look_at = woke + look_s
+                look_at = woke + LOOK_S
                 child.read_control()
                 self._tick(woke)
 
@@ -176,13 +171,12 @@ class Peer:
             message = decode(frame)
             if message[0] == REQUESTS:
                 self._requests(message[1], message[2], message[3])
-                if len(self.batch) >= BATCH_MAX:
+                if len(self.batch) >= HAND_ON_AT:
                     self._hand_on()
             else:
                 handlers[message[0]](self, message)
-            try:
-                frame = recv(zmq.DONTWAIT)
-            except zmq.Again:
+            frame = recv()
+            if not frame:
                 break
         self._hand_on()
 
@@ -206,10 +200,10 @@ class Peer:
             self.seq += 1
             assert self.storage is not None
             failpoints.hit("peer.before-storage")
-            self.storage.send_frame(frame, zmq.DONTWAIT)
+            self.storage.send_frame(frame)
             failpoints.hit("peer.after-storage")
             for link in self.frontends.values():
-                link.outbox.send_frame(frame, zmq.DONTWAIT)
+                link.outbox.send_frame(frame)
                 failpoints.hit("peer.between-frontends")
             if self.preparer.refusals or self.preparer.quota_exceeded:
                 self._log_refusals()
@@ -286,7 +280,7 @@ class Peer:
         if new and life:
             if self.storage is not None:
                 self.storage.close()
-            self.storage = Outbox(self.context, self.child.runtime_dir, "storage", life)
+            self.storage = Direct(self.inbox, self.child.runtime_dir, "storage", life)
             self._open()
         for link in list(self.frontends.values()):
             if lives.get(link.name, 0) > link.life:
@@ -325,7 +319,7 @@ class Peer:
             frame = encode((TXNS, incarnation, self.seq, list(self.held)))
             self.seq += 1
             assert self.storage is not None
-            self.storage.send_frame(frame, zmq.DONTWAIT)
+            self.storage.send_frame(frame)
         failpoints.hit("peer.before-incarnation")
         for link in self.frontends.values():
             self._begin(link, pending, forget=False)
@@ -447,7 +441,7 @@ class Peer:
             self._begin(link, [], forget=True)
 
     def _link(self, name: str, life: int) -> FrontEndLink:
-        link = FrontEndLink(name, life, Outbox(self.context, self.child.runtime_dir, name, life))
+        link = FrontEndLink(name, life, Direct(self.inbox, self.child.runtime_dir, name, life))
         self.frontends[life] = link
         return link
 
@@ -490,7 +484,7 @@ class Peer:
         self.told = self._writes()
         frame = encode((GRANT, self.incarnation, now + self.grace_s, self.told))
         for link in self.frontends.values():
-            link.outbox.send_frame(frame, zmq.DONTWAIT)
+            link.outbox.send_frame(frame)
 
     def _writes(self) -> int:
         """What front-ends may do with writes now."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from zkd.bus.sockets import Outbox
+from zkd.bus.sockets import Direct
 from zkd.server import secrets
 from zkd.zab.sessions import (
     SessionTracker,
@@ -41,7 +41,7 @@ class FrontEndLink:
 
     name: str
     life: int
-    outbox: Outbox
+    outbox: Direct
     conns: dict[int, Conn] = field(default_factory=dict)
     answers: list[tuple[Any, ...]] = field(default_factory=list)
     living: list[Any] = field(default_factory=list)

@@ -26,6 +26,9 @@ from zkd.errors import OperatorError
 from zkd.server import logs
 
 if TYPE_CHECKING:
+    import zmq
+
+    from zkd.bus.sockets import Inbox
     from zkd.config import Config
 
 ALIVE_INTERVAL_S = 1.0
@@ -82,6 +85,8 @@ class Child:
     runtime_dir: Path
     board: Board
     listener: socket.socket | None = None
+    direct: socket.socket | None = None
+    """The listener of its direct inbox (bus/sockets.py)."""
     index: int = 0
     """Which front-end this is, from 0."""
     lives: dict[str, int] = field(default_factory=dict)
@@ -89,6 +94,12 @@ class Child:
     on_lives: Callable[[dict[str, int]], None] | None = None
     stopping: bool = False
     _last_alive: float = 0.0
+
+    def inbox(self, context: zmq.Context[Any]) -> Inbox:
+        """This life's inbox."""
+        from zkd.bus.sockets import Inbox
+
+        return Inbox(context, self.runtime_dir, self.name, self.life, self.direct)
 
     def say(self, **message: Any) -> None:
         """Tell the supervisor something."""

@@ -27,7 +27,7 @@ from zkd.bus.messages import (
     decode,
     encode,
 )
-from zkd.bus.sockets import Inbox, Outbox
+from zkd.bus.sockets import Direct, Outbox
 from zkd.errors import OperatorError
 from zkd.server import logs
 from zkd.server.settings import storage_settings
@@ -38,13 +38,16 @@ from zkd.storage.replay import replayer
 if TYPE_CHECKING:
     from zkd.server.process import Child
 
-LOOK_MS = 20
+LOOK_S = 0.02
 """So often the control channel is looked at, and idle work is done."""
 PEER_EVERY_S = 0.01
-WORK_EVERY_S = 0.003
-"""Under load background work gets a slice so often."""
-SLICE_S = 0.004
-"""How long one slice of background work may take."""
+WORK_EVERY_S = 0.004
+"""Under load background work gets a slice so often, however much waits to be appended."""
+SLICE_S = 0.001
+"""How long that one may take; a write that comes meanwhile waits so long."""
+IDLE_SLICE_S = 0.0003
+"""How long one may take while nothing waits: the next batch of a few busy clients is not there
+sooner."""
 ADMIN_EVERY_S = 0.1
 """How often the admin process is told what is durable, while that changes."""
 FULL_RETRY_S = 1.0
@@ -69,10 +72,10 @@ class Storage:
         for note in self.engine.notes:
             self.log.warning("storage.note", note=note)
         self.context: zmq.Context[Any] = zmq.Context()
-        self.inbox = Inbox(self.context, child.runtime_dir, child.name, child.life)
-        self.listeners: dict[str, Outbox] = {}
+        self.inbox = child.inbox(self.context)
+        self.listeners: dict[str, Direct] = {}
         """Front-ends that have joined, by name; the peer and the admin process are apart."""
-        self.peer: Outbox | None = None
+        self.peer: Direct | None = None
         self.admin: Outbox | None = None
         self.peer_waits = False
         """There is something durable that the peer has not been told of."""
@@ -100,28 +103,24 @@ class Storage:
         """Serve until told to stop, or until the log fails for good."""
         child = self.child
         recv = self.inbox.recv
-        self.inbox.socket.set(zmq.RCVTIMEO, LOOK_MS)
         look_at = work_at = 0.0
         more = True
         child.ready()
         while not child.stopping:
-            try:
-                frame = recv(zmq.DONTWAIT if more else 0)
-            except zmq.Again:
-                frame = b""
-            else:
+            frame = recv(0 if more else LOOK_S)
+            if frame:
                 self._drain(frame)
             now = time.monotonic()
             if not frame or now >= work_at:
                 work_at = now + WORK_EVERY_S
-                more = self.engine.work(SLICE_S)
+                more = self.engine.work(SLICE_S if frame else IDLE_SLICE_S)
                 if self.engine.turn != self.announced[1]:
                     self._announce()
                     self.metrics.turned()
             if self.peer_waits and now >= self.peer_at:
                 self._tell_peer(now)
             if now >= look_at:
-                look_at = now + LOOK_MS / 1000
+                look_at = now + LOOK_S
                 child.read_control()
                 child.alive(now)
                 if self.admin is not None and self.admin_told != self.engine.durable:
@@ -150,14 +149,12 @@ class Storage:
                         self._append(batch)
                         batch = []
                         deadline = 0.0
-            try:
-                frame = recv(zmq.DONTWAIT)
-            except zmq.Again:
-                frame = b""
+            frame = recv()
+            if not frame:
                 if batch and self.delay_s:
                     deadline = deadline or time.monotonic() + self.delay_s
                     left_s = min(deadline - time.monotonic(), self.poll_s)
-                    if left_s > 0 and self.inbox.socket.poll(left_s * 1000):
+                    if left_s > 0 and (frame := recv(left_s)):
                         continue
                 break
         if batch:
@@ -188,7 +185,7 @@ class Storage:
         self.announced = (engine.durable, engine.turn)
         frame = self._durable()
         for outbox in self.listeners.values():
-            outbox.send_frame(frame, zmq.DONTWAIT)
+            outbox.send_frame(frame)
             failpoints.hit("storage.between-announcements")
         self.peer_waits = True
         if turned:
@@ -200,7 +197,7 @@ class Storage:
         self.peer_at = now + PEER_EVERY_S
         if self.peer is not None:
             failpoints.hit("storage.before-peer-hears")
-            self.peer.send_frame(self._durable(), zmq.DONTWAIT)
+            self.peer.send_frame(self._durable())
 
     def _durable(self) -> bytes:
         engine = self.engine
@@ -221,7 +218,7 @@ class Storage:
         if now >= self.admin_at:
             self.admin_at = now + ADMIN_EVERY_S
             self.admin_told = self.engine.durable
-            admin.send_frame(self._durable(), zmq.DONTWAIT)
+            admin.send_frame(self._durable())
 
     def _failed(self, reason: str) -> None:
         self.accepting = False
@@ -250,7 +247,7 @@ class Storage:
         if self.peer is None or self.peer.life != peer_life:
             if self.peer is not None:
                 self.peer.close()
-            self.peer = Outbox(self.context, self.child.runtime_dir, "peer", peer_life)
+            self.peer = Direct(self.inbox, self.child.runtime_dir, "peer", peer_life)
         engine = self.engine
         try:
             engine.open_incarnation()
@@ -291,7 +288,7 @@ class Storage:
             return
         if old is not None:
             old.close()
-        self.listeners[name] = Outbox(self.context, self.child.runtime_dir, name, life)
+        self.listeners[name] = Direct(self.inbox, self.child.runtime_dir, name, life)
         self._announce()
 
     def _lives(self, lives: dict[str, int]) -> None:

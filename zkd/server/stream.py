@@ -17,7 +17,7 @@ from zkd import failpoints
 from zkd.bus.messages import JOIN, REFUSE
 
 if TYPE_CHECKING:
-    from zkd.bus.sockets import Outbox
+    from zkd.bus.sockets import Direct
     from zkd.server.frontend import FrontEnd
 
 Txn = tuple[Any, ...]
@@ -46,7 +46,7 @@ class Stream:
         self._announced: dict[int, int] = {}
         """incarnation -> durable zxid, for the latest one that storage has spoken of."""
 
-    def join(self, peer: Outbox) -> None:
+    def join(self, peer: Direct) -> None:
         """Tell the peer who lives here; it answers with BEGIN."""
         fe = self.fe
         fe.requests.clear()

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zkd import config as configuration
+from zkd.bus.places import listen
 from zkd.config.runtime import prepare_runtime_dir
 from zkd.errors import OperatorError
 from zkd.server import logs, ports
@@ -173,6 +174,7 @@ class Supervisor:
         theirs.setblocking(False)
         self.next_life += 1
         worker.life = self.next_life
+        direct = listen(self.runtime_dir, worker.name, worker.life)
         worker.control = ours
         worker.started = worker.heard = time.monotonic()
         worker.ready = False
@@ -185,16 +187,17 @@ class Supervisor:
             status = 1
             try:
                 die_with_parent(parent)
-                status = self._child(worker, theirs)
+                status = self._child(worker, theirs, direct)
             except SupervisorGone:
                 status = 0
             finally:
                 os._exit(status)
         theirs.close()
+        direct.close()
         worker.pid = pid
         self.log.debug("process.started", name=worker.name, pid=pid, life=worker.life)
 
-    def _child(self, worker: Worker, control: socket.socket) -> int:
+    def _child(self, worker: Worker, control: socket.socket, direct: socket.socket) -> int:
         """The life of a child, from the fork to its exit status."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -217,6 +220,7 @@ class Supervisor:
             runtime_dir=self.runtime_dir,
             board=self.board,
             listener=worker.listener,
+            direct=direct,
             index=worker.index,
         )
         log = logs.get(worker.name)

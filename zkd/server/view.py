@@ -27,7 +27,7 @@ PINNED_COST = 600
 BUCKET_TXNS = 512
 BUCKET_PATHS = 1024
 """A bucket with so many paths, because of multis, ends before it has BUCKET_TXNS."""
-UNPIN_AT_ONCE = 2000
+UNPIN_AT_ONCE = 256
 COUNT_AT_ONCE = 10_000
 
 _OWNER = Struct(">q")

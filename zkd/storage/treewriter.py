@@ -42,7 +42,7 @@ from zkd.storage.settings import StorageSettings
 from zkd.tree import ephemeral
 from zkd.tree.effects import Effect
 
-CHUNK = 48
+CHUNK = 24
 """Nodes written between two looks at the clock."""
 TRASH = 1000
 """Entries freed between two looks at the clock."""

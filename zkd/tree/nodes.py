@@ -32,7 +32,7 @@ _BUCKET_TXNS: Final = 256
 _BUCKET_PATHS: Final = 1024
 """A bucket with so many paths, because of multis, ends before it has _BUCKET_TXNS."""
 _RELEASED_A_TURN: Final = 1024
-_RELEASED_AT_ONCE: Final = 4096
+_RELEASED_AT_ONCE: Final = 256
 
 _owner_unpack = Struct(">44xq16x").unpack
 
