@@ -35,8 +35,6 @@ BATCH: Final = 1000
 CACHE_BYTES: Final = 8 << 20
 TOLD_MAX: Final = 5
 
-PUT_NODE: Final = "INSERT INTO node VALUES(?, ?, ?, ?, ?)"
-
 
 class ZkdFormat(SnapshotFormat):
     """`settings`: whether an owner is a session's or a TTL node's depends on them."""
@@ -89,8 +87,9 @@ class ZkdFormat(SnapshotFormat):
             schema.create_tree(db, os.urandom(16), 0)
             with db:
                 count, size = self._put_nodes(db, source.nodes())
-                db.executemany("INSERT INTO session VALUES(?, ?)", list(source.sessions().items()))
-                schema.put_meta(
+                sessions = [schema.session_row(*item) for item in source.sessions().items()]
+                db.executemany(schema.PUT_SESSION, sessions)
+                schema.put_tree_meta(
                     db,
                     {
                         "zxid": source.zxid,
@@ -106,8 +105,8 @@ class ZkdFormat(SnapshotFormat):
         """How many there are, and the bytes of their paths and data."""
         count = size = 0
         while batch := list(islice(nodes, BATCH)):
-            rows = [(*schema.split(node.path), node.data, node.stat, node.acl) for node in batch]
-            db.executemany(PUT_NODE, rows)
+            rows = [schema.node_row(node.path, node.data, node.stat, node.acl) for node in batch]
+            db.executemany(schema.PUT_NODE, rows)
             self._put_owners(db, batch)
             count += len(batch)
             size += sum(len(node.path) + len(node.data or b"") for node in batch)

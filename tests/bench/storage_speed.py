@@ -47,8 +47,8 @@ class Load:
         body = struct.pack(">qiqqi", 1, 1, z, 1, 5) + self.filler
         return (z, 1, 1, 1, 0, body, effects, None)
 
-    def _stat(self) -> bytes:
-        return STAT_STRUCT.pack(1, self.zxid, 1, 2, 3, 4, 0, 0, len(self.data), 0, self.zxid)
+    def _stat(self, czxid: int = 1) -> bytes:
+        return STAT_STRUCT.pack(czxid, self.zxid, 1, 2, 3, 4, 0, 0, len(self.data), 0, self.zxid)
 
     def set(self) -> tuple[Any, ...]:
         self.zxid += 1
@@ -59,7 +59,7 @@ class Load:
         self.zxid += 1
         parent = f"/bench/{i // 100:04d}"
         path = f"{parent}/{i % 100:03d}"
-        stat = self._stat()
+        stat = self._stat(self.zxid)
         return self._txn([(CREATED, path, stat, self.data, None), (STAT, parent, stat)])
 
 

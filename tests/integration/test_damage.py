@@ -20,8 +20,10 @@ from typing import Any
 
 import apsw
 import pytest
+from kazoo.exceptions import DataInconsistency, RolledBackError
 
 from tests.chaos import nemesis
+from tests.integration.test_processes import eventually
 from zkd import cli, testing
 from zkd.storage.log import LogReader
 from zkd.storage.reader import TreeReader
@@ -292,6 +294,80 @@ def test_a_bit_flipped_in_a_znodes_data_is_found_by_check(image: Image, run: Run
     assert "is not sound" in text
     assert run("restore", image.snapshot, "--data", data, "--keep-log")[0] == 0
     assert contents(data) == image.expected(image.last)
+
+
+def damaged_server(image: Image, sql: str) -> testing.Server:
+    """A server on files of which one row was changed in place, below its checksum."""
+    data = image.copy()
+    db = apsw.Connection(str(data / "tree-1.db"))
+    db.execute(sql)
+    assert db.changes() == 1
+    db.close()
+    return Server({**SETTINGS, "dataDir": str(data), "frontends": "2"})
+
+
+@pytest.mark.parametrize(
+    ("sql", "path"),
+    [
+        ("UPDATE node SET data = CAST('valve 7' AS BLOB) WHERE name = 'n007'", "/n007"),
+        ("UPDATE node SET stat = zeroblob(68) WHERE name = 'n007'", "/n007"),
+        ("UPDATE node SET acl = x'00000001' WHERE name = 'n007'", "/n007"),
+        ("UPDATE node SET acl = NULL WHERE name = 'config'", "/zookeeper/config"),
+    ],
+    ids=["data", "stat", "acl", "system"],
+)
+def test_a_damaged_row_is_refused_to_whoever_asks_and_nobody_else_is_disturbed(
+    image: Image, sql: str, path: str
+) -> None:
+    with damaged_server(image, sql) as server:
+        client, other = server.client(), server.client()
+        pids = server.pids()
+        for _ in range(2):
+            for request in (client.get, client.exists, client.get_children, client.get_acls):
+                with pytest.raises(DataInconsistency):
+                    request(path)
+        with pytest.raises(DataInconsistency):
+            client.set(path, b"x")
+        if not path.startswith("/zookeeper"):
+            with pytest.raises(DataInconsistency):
+                client.delete(path)
+            with pytest.raises(DataInconsistency):
+                client.create(path + "/below")
+        steps = client.transaction()
+        steps.create("/all-or-nothing")
+        steps.set_data(path, b"x")
+        results = steps.commit()
+        assert isinstance(results[0], RolledBackError)
+        assert isinstance(results[1], DataInconsistency)
+        assert other.exists("/all-or-nothing") is None
+        assert other.get("/n008")[0] == image.done["/n008"][1]
+        other.create("/goes-on", ephemeral=True)
+        assert server.pids() == pids
+        told = [line for line in server.log.read_text().splitlines() if "tree.damaged" in line]
+        assert any(f"what is stored of {path} does not agree" in line for line in told)
+        assert any("tree-1.db" in line and "`zkd check`" in line for line in told)
+
+
+def test_a_session_is_closed_though_one_of_its_ephemerals_is_damaged(image: Image) -> None:
+    data = image.copy()
+    with Server({**SETTINGS, "dataDir": str(data), "frontends": "1"}) as server:
+        client = server.client(timeout=2.0)
+        client.create("/held", b"1", ephemeral=True)
+        client.create("/kept", b"2", ephemeral=True)
+        server.stop()
+        db = apsw.Connection(str(data / "tree-1.db"))
+        db.execute("UPDATE node SET data = x'00' WHERE name = 'kept'")
+        db.close()
+        server.start()
+        other = server.client()
+        with pytest.raises(DataInconsistency):
+            other.get("/kept")
+        client.stop()
+        eventually(lambda: other.exists("/held") is None)
+        with pytest.raises(DataInconsistency):
+            other.get("/kept")
+        server.restart()
+        assert other.retry(other.exists, "/held") is None
 
 
 def test_without_its_mark_a_log_is_taken_as_it_is_and_that_is_said(image: Image) -> None:

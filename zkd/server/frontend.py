@@ -106,7 +106,13 @@ class FrontEnd:
         self.serving = False
         self.tasks: set[asyncio.Task[None]] = set()
 
-        self.served = Served(config, self.registry, touched=self.dirty.add, ended=self._ended)
+        self.served = Served(
+            config,
+            self.registry,
+            touched=self.dirty.add,
+            ended=self._ended,
+            damaged=lambda fault: self.metrics.damaged(fault),
+        )
         self.stream = Stream(self)
         self.metrics = FrontEndMetrics(self)
         self.metrics.count_faults(plugins.faults)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zkd.jute.protocol import Op
 from zkd.server.metrics import Metrics, merge
+from zkd.tree.errors import ClientRefusal
 
 if TYPE_CHECKING:
     from zkd.plugins.guard import Faults
     from zkd.server.frontend import FrontEnd
+    from zkd.storage.errors import RowDamaged
 
 DEFAULT_TRACE_MASK = 306
 STALL_S: Final = 0.005
@@ -66,6 +68,7 @@ class FrontEndMetrics:
             for kind, what in enumerate(("created", "deleted", "changed", "children"), 1)
         }
         self._delivery = registry.histogram("zkd_watch_delivery_seconds")
+        self._damages = registry.counter("zkd_tree_damage_total")
         self.trace_mask = DEFAULT_TRACE_MASK
         self.packets_received = 0
         self.sent_before = 0
@@ -89,6 +92,13 @@ class FrontEndMetrics:
         registry.gauge_set(
             "zkd_cache_bytes",
             lambda: {name: fe.served.view.cache_bytes if fe.served.started else 0},
+        )
+
+    def damaged(self, fault: RowDamaged) -> None:
+        """Something in the tree's file is: say it, and count it."""
+        self._damages.value += 1
+        self.fe.log.error(
+            "tree.damaged", per=fault.what, what=fault.what, where=fault.where, mend=fault.mend
         )
 
     def count_faults(self, faults: Faults) -> None:
@@ -147,7 +157,10 @@ class FrontEndMetrics:
             return
         path = data[16 : 16 + size].decode("utf-8", "replace")
         view = self.fe.served.view
-        node = view.get(path) if path[0] == "/" else None
+        try:
+            node = view.get(path) if path[0] == "/" else None
+        except ClientRefusal:
+            return
         if node is None:
             return
         read = len(path) + STAT_BYTES

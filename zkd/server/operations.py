@@ -207,12 +207,14 @@ class Slices:
         self.steps = steps
         self.take = take
         self.end = end
+        self.xid = 0
         self.over = False
         self.holding = False
 
     def start(self, xid: int, op: int) -> None:
         """Take the head of the line and begin."""
         conn = self.conn
+        self.xid = xid
         conn.busy(xid, op, self)
         if conn.state == OPEN:
             self.holding = True
@@ -234,10 +236,14 @@ class Slices:
     def _step(self) -> bool:
         """One step; True if there is more to do."""
         if self.conn.state != CLOSED:
-            for result in self.steps:
-                self.take(result)
-                return True
-            self.end()
+            try:
+                for result in self.steps:
+                    self.take(result)
+                    return True
+            except ClientRefusal as e:  # what is stored there is damaged
+                self.conn.reply(self.xid, e.code)
+            else:
+                self.end()
         self.over = True
         self.conn.fe.served.view.holds -= 1
         self.conn.done()

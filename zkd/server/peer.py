@@ -413,7 +413,12 @@ class Peer:
 
     def _open_tree(self) -> TreeReader:
         config = self.config
-        return open_tree(config.data_dir, config.data_log_dir, cache_bytes=READER_CACHE_BYTES)
+        return open_tree(
+            config.data_dir,
+            config.data_log_dir,
+            cache_bytes=READER_CACHE_BYTES,
+            told=self.metrics.damaged,
+        )
 
     # -- front-ends ----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from zkd.tree.nodes import NODE_COST
 
 if TYPE_CHECKING:
     from zkd.server.peer import Peer
+    from zkd.storage.errors import RowDamaged
     from zkd.storage.reader import TreeReader
     from zkd.tree.state import TreeState
 
@@ -33,6 +34,7 @@ class PeerMetrics(Metrics):
         self._prepare = self.summary("prep_process_time")
         self._stalls = self.histogram("zkd_loop_stall_seconds")
         self._stale = self.counter("stale_sessions_expired")
+        self._damages = self.counter("zkd_tree_damage_total")
         self._expired = self.counter_set("zkd_sessions_expired_total")
         self.gauge("global_sessions", lambda: len(peer.sessions))
         self.gauge("uptime", lambda: int((time.monotonic() - peer.began) * 1000))
@@ -54,6 +56,14 @@ class PeerMetrics(Metrics):
         self.gauge_set(name, lambda: {process: read(peer.tree) if peer.tree is not None else 0})
 
     # -- fed -----------------------------------------------------------------------------------
+
+    def damaged(self, fault: RowDamaged) -> None:
+        """Something in the tree's file is: say it, and count it."""
+        self._damages.value += 1
+        log = self._peer.log
+        log.error(
+            "tree.damaged", per=fault.what, what=fault.what, where=fault.where, mend=fault.mend
+        )
 
     def loaded(self, base: TreeReader, tree: TreeState, zxid: int, took_s: float) -> None:
         """The state has been made from base and the log."""

@@ -17,6 +17,7 @@ from zkd.storage.log import LOG_NAME, LogReader
 from zkd.storage.tree import TreeReader, open_tree
 from zkd.tree import acl as acls
 from zkd.tree import effects as fx
+from zkd.tree.errors import ClientRefusal
 from zkd.tree.stat import client_stat
 from zkd.tree.state import TreeState
 from zkd.tree.watches import WatchManager
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from zkd.plugins.auth import AuthRegistry
     from zkd.server.connection import Connection
     from zkd.server.metrics import Summary
+    from zkd.storage.errors import RowDamaged
     from zkd.tree.effects import Effect
 
 READER_CACHE_BYTES = 4 << 20
@@ -45,8 +47,10 @@ class Served:
         *,
         touched: Callable[[Connection], None],
         ended: Callable[[int], None],
+        damaged: Callable[[RowDamaged], None],
     ) -> None:
-        """`touched`: something was queued for this connection; `ended`: this session is over."""
+        """`touched`: something was queued for this connection; `ended`: this session is over;
+        `damaged`: something in the tree's file is."""
         self.config = config
         self.registry = registry
         self.settings = tree_settings(config)
@@ -72,6 +76,7 @@ class Served:
         """Type of event -> watches that it fired each time."""
         self._touched = touched
         self._ended = ended
+        self._damaged = damaged
 
     @property
     def pinned_bytes(self) -> int:
@@ -81,7 +86,12 @@ class Served:
     def open_tree(self) -> TreeReader:
         """A reader of the present tree on disk."""
         config = self.config
-        return open_tree(config.data_dir, config.data_log_dir, cache_bytes=READER_CACHE_BYTES)
+        return open_tree(
+            config.data_dir,
+            config.data_log_dir,
+            cache_bytes=READER_CACHE_BYTES,
+            told=self._damaged,
+        )
 
     # -- applying ------------------------------------------------------------------------------
 
@@ -111,7 +121,12 @@ class Served:
             if effect[0] == fx.CREATED and node_path == effect[1]:
                 acl = effect[4]
             else:
-                node = self.view.get(node_path)
+                try:
+                    node = self.view.get(node_path)
+                except ClientRefusal:  # damaged: who may hear of it cannot be known
+                    for conn in watchers:
+                        conn.close("what is stored of a watched node is damaged")
+                    continue
                 acl = node.acl if node is not None else None
             for conn in watchers:
                 if acl is None or self.may(conn, acl, 1):

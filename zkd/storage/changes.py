@@ -19,12 +19,22 @@ ENTRY_BYTES = 400
 """Memory of one entry beside its path and data: tuple, stat, dict slot, object headers."""
 NO_OWNER = bytes(8)
 ERROR_TYPE = b"\xff\xff\xff\xff"
+CLOSE_TYPE = b"\xff\xff\xff\xf5"
 
 
 class Changes:
     """Net changes of consecutive transactions up to `zxid`."""
 
-    __slots__ = ("_digest_body", "bytes", "nodes", "owners", "sessions", "txns", "zxid")
+    __slots__ = (
+        "_closed_digest",
+        "_digest_body",
+        "bytes",
+        "nodes",
+        "owners",
+        "sessions",
+        "txns",
+        "zxid",
+    )
 
     def __init__(self) -> None:
         self.nodes: dict[str, Effect] = {}
@@ -37,6 +47,7 @@ class Changes:
         self.bytes = 0
         """About how much memory all of this holds."""
         self._digest_body = b""
+        self._closed_digest = 0
 
     def fold(self, txns: Iterable[tuple[Any, ...]]) -> None:
         """Take in Txns (or (zxid, .., body at 5, effects at 6) tuples) in order."""
@@ -89,6 +100,7 @@ class Changes:
                 self.bytes += 100
             elif kind == CLOSED:
                 self.sessions[effect[1]] = None
+                self._closed_digest = effect[2]
                 self.bytes += 100
 
     def _data(self, effect: Effect) -> None:
@@ -123,12 +135,16 @@ class Changes:
             self.nodes[path] = effect
 
     def digest(self) -> int | None:
-        """The tree's digest after the last of these transactions: 0 (unknown) if it carries none,
-        None if all of them are errors, which leave it as it was."""
+        """The tree's digest after the last of these transactions: what it carries, or, if it is a
+        closeSession without its list, what its effect says; 0 (unknown) if nobody says it. None if
+        all of them are errors, which leave it as it was."""
         body = self._digest_body
         if not body:
             return None
         try:
-            return jute.decode(body, len(body)).digest or 0
+            told = jute.decode(body, len(body)).digest
         except Malformed:
             return 0
+        if told is None and body[28:32] == CLOSE_TYPE:
+            return self._closed_digest
+        return told or 0

@@ -2,8 +2,8 @@
 
 Log, mark and tree: as at a start (agreement.py). The log: every row against the chain. The tree:
 SQLite's own structure, every node's parent, child count and data length, the indexes of owners,
-the counts, and the digest over all nodes. A digest covers paths, data and stats; ACLs and what
-lies below /zookeeper/ have no checksum.
+the counts, the checksum of every row and of the meta values (sums.py), and the digest over all
+nodes (which covers paths, data and stats of what does not lie below /zookeeper/).
 Each file is read in short transactions or one snapshot, memory does not grow with the tree.
 """
 
@@ -18,7 +18,7 @@ import apsw
 
 from zkd.errors import OperatorError
 from zkd.storage.agreement import GO_ON, MEND_LOG, MEND_TREE, missing, tree_fault
-from zkd.storage.errors import LogCorrupt
+from zkd.storage.errors import LogCorrupt, RowDamaged
 from zkd.storage.files import MARK_NAME, Claims, read_mark
 from zkd.storage.log import LOG_NAME, LogMeta, LogReader, follows
 from zkd.storage.reader import TreeReader, tree_path
@@ -211,6 +211,18 @@ def scan_all(reader: TreeReader) -> Iterator[tuple[str, bytes | None, bytes, byt
         place = rows[-1][:2]
 
 
+def _all_rows(reader: TreeReader) -> Iterator[tuple[str, Any, Any, Any, bool]]:
+    """As `scan_all`, but whatever there is, and whether it agrees with its checksums."""
+    root = reader.unchecked("/")
+    if root is not None:
+        yield ("/", *root)
+    place = ("", "")
+    while rows := reader.scan_unchecked(place, SLICE):
+        for parent, name, *row in rows:
+            yield (f"{parent}/{name}", *row)
+        place = rows[-1][:2]
+
+
 def tree_digest(reader: TreeReader) -> int:
     """The digest over all nodes, computed from nothing."""
     total = 0
@@ -248,6 +260,10 @@ class _TreeCheck:
         self._nodes()
         self._children()
         self._owners()
+        try:
+            self.reader.sessions()
+        except RowDamaged as e:
+            self.say("checksum", e.what)
         for kind, count in self.kinds.items():
             if count > PER_KIND:
                 self.texts.append(f"{kind}: {count - PER_KIND} more")
@@ -256,11 +272,13 @@ class _TreeCheck:
     def _nodes(self) -> None:
         reader = self.reader
         count = size = digest = 0
-        for path, data, raw, acl in scan_all(reader):
+        for path, data, raw, acl, intact in _all_rows(reader):
             count += 1
             if not _is_node(data, raw, acl):
                 self.say("types", f"{path} holds no data, stat and ACL")
                 continue
+            if not intact:
+                self.say("checksum", f"{path} does not agree with its own")
             size += len(path) + len(data or b"")
             digest += node_digest(path, data, raw)
             if stat.data_length(raw) != len(data or b""):
@@ -294,11 +312,11 @@ class _TreeCheck:
         )
         told = 0
         for parent, count in rows:
-            node = reader.node(parent)
+            node = reader.unchecked(parent)
             told += count
             if node is None:
                 self.say("parent", f"{parent} is missing")
-            elif stat.num_children(node[1]) != count:
+            elif _is_node(*node[:3]) and stat.num_children(node[1]) != count:
                 said = stat.num_children(node[1])
                 self.say("children", f"{parent or '/'} has {count}, its stat says {said}")
         total: Any = reader.db.execute(
@@ -316,6 +334,6 @@ class _TreeCheck:
             "SELECT owner, path FROM ephemeral UNION ALL SELECT owner, path FROM special"
         )
         for owner, path in rows:
-            node = self.reader.node(path)
-            if node is None or stat.owner(node[1]) != owner:
+            node = self.reader.unchecked(path)
+            if node is None or not _is_node(*node[:3]) or stat.owner(node[1]) != owner:
                 self.say("owner index", f"has {path} of 0x{owner & MASK:x}, which is not there")

@@ -7,6 +7,13 @@ the operator: each names its file, and the zxid where there is one.
 from __future__ import annotations
 
 from zkd.errors import OperatorError
+from zkd.jute.protocol import Err
+from zkd.tree.errors import ClientRefusal
+
+MEND_ROW = (
+    "`zkd check` lists all that is damaged; stop the server and `zkd restore SNAPSHOT --keep-log`:"
+    " the log goes on from there (docs/recovery.md)"
+)
 
 
 class LogFull(Exception):
@@ -49,3 +56,13 @@ class DiskFull(OperatorError):
 class TreeDamaged(OperatorError):
     """tree-N.db cannot be read, is older than what was known to be on disk, or lacks log rows to
     go on from."""
+
+
+class RowDamaged(TreeDamaged, ClientRefusal):
+    """A row of the tree does not agree with its checksum, or its page cannot be read. Whoever asked
+    for it on a client's behalf refuses that client (DATAINCONSISTENCY); nobody else is harmed."""
+
+    def __init__(self, what: str, where: str) -> None:
+        Exception.__init__(self, what, where, MEND_ROW)
+        self.what, self.where, self.mend = what, where, MEND_ROW
+        self.code = Err.DATA_INCONSISTENCY

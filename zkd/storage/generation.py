@@ -17,10 +17,18 @@ import apsw
 
 from zkd import failpoints
 from zkd.errors import OperatorError
-from zkd.storage import schema
+from zkd.storage import schema, sums
 from zkd.storage.files import sync_file, sync_folder
 from zkd.storage.reader import tree_path
-from zkd.storage.schema import put_meta, signed, split
+from zkd.storage.schema import (
+    PUT_NODE,
+    PUT_SESSION,
+    node_row,
+    put_tree_meta,
+    session_row,
+    signed,
+    split,
+)
 from zkd.tree import ephemeral, stat
 from zkd.tree.digest import MASK, node_digest
 from zkd.tree.settings import TreeSettings
@@ -92,8 +100,8 @@ class GenerationWriter:
                     plain.append((owner, path))
                 else:
                     special.append((path, owner))
-            rows.append((*split(path), data, raw, acl))
-        self.db.executemany("INSERT INTO node VALUES(?, ?, ?, ?, ?)", rows)
+            rows.append(node_row(path, data, raw, acl))
+        self.db.executemany(PUT_NODE, rows)
         self.db.executemany("INSERT INTO ephemeral VALUES(?, ?)", plain)
         self.db.executemany("INSERT INTO special VALUES(?, ?)", special)
         self.digest = (self.digest + digest) & MASK
@@ -102,13 +110,13 @@ class GenerationWriter:
 
     def sessions(self, sessions: Iterable[tuple[int, int]]) -> None:
         """(session, timeout in ms)."""
-        self.db.executemany("INSERT INTO session VALUES(?, ?)", sessions)
+        self.db.executemany(PUT_SESSION, [session_row(*session) for session in sessions])
 
     def finish(self, zxid: int) -> int:
         """Complete the tree at `zxid` and make file and folder durable; the tree's digest."""
         self._fresh_system_nodes()
         self._count_children()
-        put_meta(
+        put_tree_meta(
             self.db,
             {
                 "zxid": zxid,
@@ -140,19 +148,20 @@ class GenerationWriter:
         """Bring every parent's numChildren up to date. OperatorError for a missing parent."""
         count = "SELECT parent, count(*) FROM node WHERE parent {} ? AND name <> ''"
         count += " GROUP BY parent LIMIT ?"
-        update = (
-            "UPDATE node SET stat = CAST(substr(stat, 1, 56) || ? || substr(stat, 61) AS BLOB)"
-            " WHERE parent = ? AND name = ?"
-        )
+        find = "SELECT stat FROM node WHERE parent = ? AND name = ?"
+        update = "UPDATE node SET stat = ?, stat_sum = ? WHERE parent = ? AND name = ?"
         last, beyond = "", ">="
         while True:
             rows: list[Any] = self.db.execute(count.format(beyond), (last, BATCH)).fetchall()
             for parent, children in rows:
-                self.db.execute(update, (children.to_bytes(4, "big"), *split(parent or "/")))
-                if self.db.changes() != 1:
+                path = parent or "/"
+                found: Any = self.db.execute(find, split(path)).fetchone()
+                if found is None:
                     raise OperatorError(
                         f"nodes without a parent: {parent} is missing", "", "the source is damaged"
                     )
+                raw = found[0][:56] + children.to_bytes(4, "big") + found[0][60:]
+                self.db.execute(update, (raw, sums.stat_sum(path, raw), *split(path)))
             if len(rows) < BATCH:
                 return
             last, beyond = rows[-1][0], ">"

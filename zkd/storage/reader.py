@@ -3,17 +3,22 @@
 A `TreeReader` holds a read transaction all the time: whatever it answers belongs to the same T,
 `zxid`, until `refresh`. A held transaction keeps the writer's WAL from being reused, so its owner
 refreshes whenever storage says so, also when T is the same (see treewriter.py).
+What does not agree with its checksum (sums.py) is never handed out: RowDamaged.
 Every answer is bounded: what may be large comes in slices, with a place to go on from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from zkd.storage import database
-from zkd.storage.errors import TreeDamaged
+from zkd.storage.errors import RowDamaged, TreeDamaged
 from zkd.storage.schema import TreeMeta, join
+from zkd.storage.sums import intact, session_sum
 
 Node = tuple[bytes | None, bytes, bytes | None]
 """data, raw stat, acl."""
@@ -21,7 +26,8 @@ Node = tuple[bytes | None, bytes, bytes | None]
 QUOTA_ROOT = "/zookeeper/quota"
 LIMITS_NAME = "zookeeper_limits"
 
-NODE = "SELECT data, stat, acl FROM node WHERE parent = ? AND name = ?"
+COLUMNS = "data, stat, acl, data_sum, stat_sum, acl_sum"
+NODE = f"SELECT {COLUMNS} FROM node WHERE parent = ? AND name = ?"
 CHILDREN = "SELECT name FROM node WHERE parent = ? AND name > ? ORDER BY name LIMIT ?"
 SKIP = (
     "SELECT parent, name FROM node WHERE (parent, name) > (?, ?) AND parent < ?"
@@ -32,7 +38,7 @@ USAGE = (
     "SELECT count(*), total(length(data)) FROM node WHERE (parent, name) > (?, ?) AND parent < ?"
 )
 SCAN = (
-    "SELECT parent, name, data, stat, acl FROM node WHERE (parent, name) > (?, ?)"
+    f"SELECT parent, name, {COLUMNS} FROM node WHERE (parent, name) > (?, ?)"
     " ORDER BY parent, name LIMIT ?"
 )
 
@@ -57,9 +63,12 @@ class TreeReader:
         cache_bytes: int = 8 << 20,
         vfs: str = "",
         tree_id: bytes | None = None,
+        told: Callable[[RowDamaged], None] | None = None,
     ) -> None:
-        """Open one generation; `tree_id`, if given, must be the file's (TreeDamaged)."""
+        """Open one generation; `tree_id`, if given, must be the file's (TreeDamaged). `told`: is
+        called with every RowDamaged before it is raised."""
         self.path = path
+        self._told = told
         self.db = database.open_reader(path, cache_bytes, vfs)
         self._cursor = self.db.cursor()
         self._execute = self._cursor.execute
@@ -96,8 +105,29 @@ class TreeReader:
     def node(self, path: str) -> Node | None:
         """data, raw stat and acl; None if there is no such node. "" is the root too."""
         parent, _, name = path.rpartition("/")
+        try:
+            row: Any = self._execute(NODE, (parent, name)).fetchone()
+        except (apsw.CorruptError, UnicodeDecodeError) as e:
+            raise self._damaged(path or "/", e) from e
+        if row is None:
+            return None
+        if intact(path or "/", row):
+            return row[:3]  # type: ignore[no-any-return]
+        raise self._damaged(path or "/")
+
+    def unchecked(self, path: str) -> tuple[Any, Any, Any, bool] | None:
+        """As `node`, but whatever is there (of any type), and whether it is intact."""
+        parent, _, name = path.rpartition("/")
         row: Any = self._execute(NODE, (parent, name)).fetchone()
-        return row  # type: ignore[no-any-return]
+        return None if row is None else (*row[:3], intact(path or "/", row))
+
+    def _damaged(self, path: str, error: Exception | None = None) -> RowDamaged:
+        """To be raised."""
+        why = f"cannot be read ({error})" if error else "does not agree with its checksum"
+        damaged = RowDamaged(f"what is stored of {path} {why}", str(self.path))
+        if self._told is not None:
+            self._told(damaged)
+        return damaged
 
     # -- slices --------------------------------------------------------------------------------
 
@@ -105,8 +135,10 @@ class TreeReader:
         """The names of at most `limit` children above `after`, in the order of their UTF-8 bytes,
         and whether there are more."""
         parent = "" if path == "/" else path
-        rows: Any = self._execute(CHILDREN, (parent, after, limit + 1))
-        names = [name for (name,) in rows]
+        try:
+            names = [name for (name,) in self._execute(CHILDREN, (parent, after, limit + 1))]
+        except (apsw.CorruptError, UnicodeDecodeError) as e:
+            raise self._damaged(f"the children of {path}", e) from e
         more = len(names) > limit
         if more:
             names.pop()
@@ -160,7 +192,16 @@ class TreeReader:
         (parents before children within a level, not depth first). The root alone is
         `node("/")`: begin with ("", "") to leave it out."""
         rows: list[Any] = self._execute(SCAN, (*after, limit)).fetchall()
-        return rows
+        for parent, name, *values in rows:
+            if not intact(join(parent, name), tuple(values)):
+                raise self._damaged(join(parent, name))
+        return [row[:5] for row in rows]
+
+    def scan_unchecked(self, after: tuple[str, str], limit: int) -> list[tuple[Any, ...]]:
+        """As `scan`, but (parent, name, data, stat, acl, whether it is intact), whatever is there
+        (the values may be of any type)."""
+        rows: list[Any] = self._execute(SCAN, (*after, limit)).fetchall()
+        return [(*row[:5], intact(join(row[0], row[1]), row[2:])) for row in rows]
 
     # -- small tables --------------------------------------------------------------------------
 
@@ -178,8 +219,11 @@ class TreeReader:
 
     def sessions(self) -> dict[int, int]:
         """session -> timeout_ms."""
-        rows: list[Any] = self._execute("SELECT id, timeout FROM session").fetchall()
-        return dict(rows)
+        rows: list[Any] = self._execute("SELECT id, timeout, sum FROM session").fetchall()
+        for session, timeout, stored in rows:
+            if stored != session_sum(session, timeout):
+                raise self._damaged(f"session 0x{session & (1 << 64) - 1:x}")
+        return {session: timeout for session, timeout, _ in rows}
 
     def specials(self) -> list[tuple[str, int]]:
         """(path, raw owner) of containers and TTL nodes."""
@@ -195,11 +239,17 @@ class TreeReader:
     def quotas(self) -> list[tuple[str, bytes | None]]:
         """(path, data) of every zookeeper_limits node."""
         rows: Any = self._execute(
-            "SELECT parent, name, data FROM node WHERE parent > ? AND parent < ? AND name = ?",
+            f"SELECT parent, name, {COLUMNS} FROM node WHERE parent > ? AND parent < ?"
+            " AND name = ?",
             (QUOTA_ROOT + "/", QUOTA_ROOT + "0", LIMITS_NAME),
-        )
-        found = [(join(parent, name), data) for parent, name, data in rows]
-        own: Any = self._execute(NODE, (QUOTA_ROOT, LIMITS_NAME)).fetchone()
+        ).fetchall()
+        found = []
+        for parent, name, *values in rows:
+            path = join(parent, name)
+            if not intact(path, tuple(values)):
+                raise self._damaged(path)
+            found.append((path, values[0]))
+        own = self.node(join(QUOTA_ROOT, LIMITS_NAME))
         if own is not None:
             found.append((join(QUOTA_ROOT, LIMITS_NAME), own[0]))
         return found
@@ -209,7 +259,14 @@ class TreeReader:
         self.db.close()
 
 
-def open_tree(data_dir: Path, log_dir: Path, *, cache_bytes: int, vfs: str = "") -> TreeReader:
+def open_tree(
+    data_dir: Path,
+    log_dir: Path,
+    *,
+    cache_bytes: int,
+    vfs: str = "",
+    told: Callable[[RowDamaged], None] | None = None,
+) -> TreeReader:
     """A reader of the generation that log.db names at this moment."""
     from zkd.storage.log import LOG_NAME, LogReader
 
@@ -219,5 +276,9 @@ def open_tree(data_dir: Path, log_dir: Path, *, cache_bytes: int, vfs: str = "")
     finally:
         log.close()
     return TreeReader(
-        tree_path(data_dir, meta.generation), cache_bytes=cache_bytes, vfs=vfs, tree_id=meta.id
+        tree_path(data_dir, meta.generation),
+        cache_bytes=cache_bytes,
+        vfs=vfs,
+        tree_id=meta.id,
+        told=told,
     )

@@ -7,6 +7,8 @@ below P is a range of parents: P itself, and from P + '/' to before P + '0'.
 `node_count` counts the root twice and `data_bytes` is the sum over all nodes of the length of path
 and data, because the metrics of Apache ZooKeeper do so (`DataTree.approximateDataSize`, and its
 second name "/" for the root): a fresh tree has 5 nodes and 44 bytes.
+
+What the columns and the key with `sum` in their names hold: sums.py.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 import apsw
 
+from zkd.storage import sums
 from zkd.storage.errors import TreeDamaged
 
 FORMAT = 1
@@ -28,14 +31,17 @@ CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 
 TREE_SCHEMA = """
 CREATE TABLE node(parent TEXT NOT NULL, name TEXT NOT NULL, data BLOB, stat BLOB NOT NULL,
-                  acl BLOB, PRIMARY KEY(parent, name)) WITHOUT ROWID;
+                  acl BLOB, data_sum INTEGER, stat_sum INTEGER NOT NULL, acl_sum INTEGER,
+                  PRIMARY KEY(parent, name)) WITHOUT ROWID;
 CREATE TABLE ephemeral(owner INTEGER NOT NULL, path TEXT NOT NULL,
                        PRIMARY KEY(owner, path)) WITHOUT ROWID;
 CREATE TABLE special(path TEXT PRIMARY KEY, owner INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE session(id INTEGER PRIMARY KEY, timeout INTEGER NOT NULL);
+CREATE TABLE session(id INTEGER PRIMARY KEY, timeout INTEGER NOT NULL, sum INTEGER NOT NULL);
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 
+PUT_NODE = "INSERT INTO node VALUES(?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_SESSION = "INSERT OR REPLACE INTO session VALUES(?, ?, ?)"
 PUT_META = "INSERT INTO meta(key, value) VALUES(?, ?) ON CONFLICT DO UPDATE SET value = ?2"
 
 EMPTY_DIGEST = 0x51C6D660
@@ -126,7 +132,8 @@ class TreeMeta:
         require(db, TREE_SCHEMA, path)
         names = ("generation", "zxid", "digest", "node_count", "data_bytes")
         numbers: list[Any] = [found.get(name) for name in names]
-        if not all(isinstance(number, int) for number in numbers):
+        whole = found.get("sum") == sums.meta_sum(found)
+        if not whole or not all(isinstance(number, int) for number in numbers):
             raise TreeDamaged(
                 "the table meta is damaged",
                 str(path),
@@ -141,11 +148,28 @@ def put_meta(db: apsw.Connection, values: dict[str, int | bytes | str]) -> None:
     db.executemany(PUT_META, list(values.items()))
 
 
+def put_tree_meta(db: apsw.Connection, values: dict[str, int | bytes | str]) -> None:
+    """Write some of a tree's `meta` and the sum over it, within the caller's transaction."""
+    put_meta(db, {**values, "sum": sums.meta_sum(read_meta(db) | values)})
+
+
+def node_row(
+    path: str, data: bytes | None, stat: bytes, acl: bytes | None
+) -> tuple[str, str, bytes | None, bytes, bytes | None, int | None, int, int | None]:
+    """The values of `PUT_NODE`."""
+    return (*split(path), data, stat, acl, *sums.row(path, data, stat, acl))
+
+
+def session_row(session: int, timeout: int) -> tuple[int, int, int]:
+    """The values of `PUT_SESSION`."""
+    return session, timeout, sums.session_sum(session, timeout)
+
+
 def create_tree(db: apsw.Connection, tree_id: bytes, generation: int) -> None:
     """Make the tables of an empty file, without any node, in one transaction."""
     with db:
         db.execute(TREE_SCHEMA)
-        put_meta(
+        put_tree_meta(
             db,
             {
                 "format": FORMAT,
@@ -162,11 +186,8 @@ def create_tree(db: apsw.Connection, tree_id: bytes, generation: int) -> None:
 def fill_fresh(db: apsw.Connection) -> None:
     """Put the nodes of a new tree into an empty one."""
     with db:
-        db.executemany(
-            "INSERT INTO node VALUES(?, ?, ?, ?, ?)",
-            [(*split(path), data, stat, acl) for path, data, stat, acl in FRESH_NODES],
-        )
-        put_meta(
+        db.executemany(PUT_NODE, [node_row(*node) for node in FRESH_NODES])
+        put_tree_meta(
             db,
             {
                 "digest": EMPTY_DIGEST,

@@ -29,10 +29,18 @@ from zkd import failpoints
 from zkd.storage import database
 from zkd.storage.changes import Changes
 from zkd.storage.counters import TopCounters
-from zkd.storage.schema import TreeMeta, put_meta, read_meta, signed
+from zkd.storage.noderows import NodeRows
+from zkd.storage.schema import (
+    PUT_SESSION,
+    TreeMeta,
+    put_tree_meta,
+    read_meta,
+    session_row,
+    signed,
+)
 from zkd.storage.settings import StorageSettings
 from zkd.tree import ephemeral
-from zkd.tree.effects import ACL, CREATED, DELETED, STAT, Effect
+from zkd.tree.effects import Effect
 
 CHUNK = 24
 """Nodes written between two looks at the clock."""
@@ -45,20 +53,11 @@ READERS_S = 0.2
 RETRY_S = 1.0
 """After a full disk."""
 
-OLD = "SELECT length(data) FROM node WHERE parent = ? AND name = ?"
-PUT = "INSERT OR REPLACE INTO node(data, stat, acl, parent, name) VALUES(?, ?, ?, ?, ?)"
-DELETE = "DELETE FROM node WHERE parent = ? AND name = ?"
-SET_DATA = "UPDATE node SET data = ?, stat = ? WHERE parent = ? AND name = ?"
-SET_ACL = "UPDATE node SET stat = ?, acl = ? WHERE parent = ? AND name = ?"
-SET_STAT = "UPDATE node SET stat = ? WHERE parent = ? AND name = ?"
 PUT_OWNER = "INSERT OR REPLACE INTO ephemeral VALUES(?, ?)"
 DELETE_OWNER = "DELETE FROM ephemeral WHERE owner = ? AND path = ?"
 PUT_SPECIAL = "INSERT OR REPLACE INTO special(owner, path) VALUES(?, ?)"
 DELETE_SPECIAL = "DELETE FROM special WHERE owner = ? AND path = ?"
-PUT_SESSION = "INSERT OR REPLACE INTO session VALUES(?, ?)"
 DELETE_SESSION = "DELETE FROM session WHERE id = ?"
-
-Values = list[tuple[Any, ...]]
 
 
 class TreeWriter:
@@ -102,6 +101,7 @@ class TreeWriter:
         self._began = 0.0
         self._steps: Iterator[None] | None = None
         self.counters = TopCounters(read_meta(self.db).get("counters"))
+        self._rows = NodeRows(self.db, self.counters)
         self._trash: dict[str, Effect] = {}
         """What was written and is not freed yet: freeing many objects takes long too."""
         self._counts = (self.node_count, self.data_bytes, self.digest)
@@ -129,7 +129,7 @@ class TreeWriter:
     def set_digest(self, digest: int) -> None:
         """Write the digest of the tree at T anew (nothing has been taken in yet)."""
         with self.db:
-            put_meta(self.db, {"digest": signed(digest)})
+            put_tree_meta(self.db, {"digest": signed(digest)})
         self.digest = digest
 
     @property
@@ -269,6 +269,8 @@ class TreeWriter:
     def _write(self, changes: Changes) -> Iterator[None]:
         """Everything of one flush but its COMMIT; yields where it may be interrupted."""
         self._counts = (self.node_count, self.data_bytes, self.digest)
+        rows = self._rows
+        rows.count, rows.size = self.node_count, self.data_bytes
         self.db.execute("BEGIN IMMEDIATE")
         nodes = changes.nodes
         paths = iter(nodes)
@@ -279,7 +281,7 @@ class TreeWriter:
         ordered = heapq.merge(*runs) if len(runs) > 1 else iter(runs[0] if runs else ())
         while chunk := [nodes[path] for path in islice(ordered, CHUNK)]:
             failpoints.hit("tree.slice")
-            self._write_nodes(chunk)
+            rows.write(chunk, self.zxid)
             yield
         owners = iter(changes.owners.items())
         while some := list(islice(owners, CHUNK)):
@@ -288,67 +290,11 @@ class TreeWriter:
         sessions = iter(changes.sessions.items())
         while ids := list(islice(sessions, CHUNK)):
             many = self.db.executemany
-            many(PUT_SESSION, [(i, timeout) for i, timeout in ids if timeout is not None])
+            many(PUT_SESSION, [session_row(i, t) for i, t in ids if t is not None])
             many(DELETE_SESSION, [(i,) for i, timeout in ids if timeout is None])
             yield
         self._write_meta(changes)
         failpoints.hit("tree.before-commit")
-
-    def _write_nodes(self, chunk: list[Effect]) -> None:
-        execute = self.db.execute
-        counters = self.counters
-        floor = counters.floor
-        puts: Values = []
-        data_sets: Values = []
-        acls: Values = []
-        stats: Values = []
-        deletes: Values = []
-        count, size, digest = self._counts
-        for entry in chunk:
-            kind, path = entry[0], entry[1]
-            parent, _, name = path.rpartition("/")
-            if kind == DELETED:
-                counters.drop(path)
-            elif entry[2][36:40] > floor:
-                counters.note(path, entry[2][36:40])
-            if kind == STAT:
-                stats.append((entry[2], parent, name))
-                continue
-            if kind == ACL:
-                acls.append((entry[2], entry[3], parent, name))
-                continue
-            old = execute(OLD, (parent, name)).fetchone()
-            if old is not None:
-                size -= old[0] or 0
-            if kind == DELETED:
-                if old is not None:
-                    deletes.append((parent, name))
-                    count -= 1
-                    size -= len(path)
-                continue
-            data = entry[3]
-            if kind == CREATED:
-                puts.append((data, entry[2], entry[4], parent, name))
-                if old is None:
-                    count += 1
-                    size += len(path)
-            elif old is not None:
-                data_sets.append((data, entry[2], parent, name))
-            else:
-                continue
-            if data is not None:
-                size += len(data)
-        self._counts = (count, size, digest)
-        many = self.db.executemany
-        for sql, values in (
-            (PUT, puts),
-            (SET_DATA, data_sets),
-            (SET_ACL, acls),
-            (SET_STAT, stats),
-            (DELETE, deletes),
-        ):
-            if values:
-                many(sql, values)
 
     def _write_owners(self, some: list[tuple[tuple[int, str], bool]]) -> None:
         execute = self.db.execute
@@ -359,7 +305,7 @@ class TreeWriter:
                 execute(PUT_SPECIAL if there else DELETE_SPECIAL, key)
 
     def _write_meta(self, changes: Changes) -> None:
-        count, size, digest = self._counts
+        count, size, digest = self._rows.count, self._rows.size, self.digest
         known = changes.digest()
         if known is not None:
             digest = known
@@ -373,7 +319,7 @@ class TreeWriter:
         counters = self.counters.store()
         if counters is not None:
             values["counters"] = counters
-        put_meta(self.db, values)
+        put_tree_meta(self.db, values)
 
     # -- in the thread -------------------------------------------------------------------------
 

@@ -25,7 +25,8 @@ class Base(Protocol):
         """The sum of the lengths of paths (characters) and data (bytes) of all nodes."""
 
     def node(self, path: str) -> tuple[bytes | None, bytes, bytes | None] | None:
-        """Data, raw stat, acl of a node; None if there is none."""
+        """Data, raw stat, acl of a node; None if there is none. ClientRefusal if what is stored
+        there is damaged: the base has told that, and whoever asks goes on without the node."""
 
     def ephemerals(self, owner: int) -> list[str]:
         """The ephemerals of a session."""

@@ -17,6 +17,7 @@ from typing import Final
 
 from zkd.jute.codec import string
 from zkd.tree.ephemeral import CONTAINER, TTL, kind, ttl_ms
+from zkd.tree.errors import ClientRefusal
 from zkd.tree.settings import TreeSettings
 from zkd.tree.stat import owner
 from zkd.tree.state import TreeState
@@ -75,7 +76,10 @@ class ContainerManager:
         while self._waiting and looks and self._next_ms <= now_ms:
             looks -= 1
             path = self._waiting.popleft()
-            node = tree.get(path)
+            try:
+                node = tree.get(path)
+            except ClientRefusal:  # its row on disk is damaged, which the base has told
+                continue
             if node is not None and is_candidate(
                 node.stat, wall_ms, self.containers, self.settings
             ):

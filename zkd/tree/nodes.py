@@ -76,6 +76,8 @@ class NodeStore:
         self.settings = settings
         self.zxid = base.zxid
         self.digest = base.digest
+        self.digest_known = settings.digest_enabled and base.digest != 0
+        """False: the base does not know its digest, so `digest` means nothing."""
         self.node_count = base.node_count
         self.data_bytes = base.data_bytes
 

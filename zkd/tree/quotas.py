@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from zkd.tree import quota
 from zkd.tree.effects import Effect
+from zkd.tree.errors import ClientRefusal
 from zkd.tree.stat import data_length
 
 if TYPE_CHECKING:
@@ -93,7 +94,10 @@ class QuotaBook:
     def publish(self, prefix: str, zxid: int, effects: list[Effect]) -> None:
         """Bring the usage node of `prefix` up to date."""
         path = quota.stats_path(prefix)
-        node = self._state.get(path)
+        try:
+            node = self._state.get(path)
+        except ClientRefusal:
+            return
         if node is not None:
             data = quota.render(self._usage[prefix])
             effects.append(self._state.set_length(path, node, data, zxid))
@@ -127,13 +131,17 @@ class QuotaBook:
         return True
 
     def usage_of(self, prefix: str) -> dict[str, int] | None:
-        """The usage of a registered subtree; None while its zookeeper_stats is missing."""
+        """The usage of a registered subtree; None while its zookeeper_stats is missing (or what the
+        base holds of it is damaged, which the base has told)."""
         usage = self._usage.get(prefix)
         if usage is None:
             path = quota.stats_path(prefix)
-            if self._state.get(path) is None:
+            try:
+                if self._state.get(path) is None:
+                    return None
+                found = self._state.base.node(path)
+            except ClientRefusal:
                 return None
-            found = self._state.base.node(path)
             usage = quota.parse(found[0] if found is not None else None)
             self._usage[prefix] = usage
         return usage
@@ -141,11 +149,17 @@ class QuotaBook:
     def _count(self, subtree: str) -> dict[str, int]:
         """The usage of a subtree as it is now: base, corrected by the state's own changes."""
         base = self._state.base
-        count, size = base.usage(subtree or "/")
+        try:
+            count, size = base.usage(subtree or "/")
+        except ClientRefusal:
+            count = size = 0
         below = subtree + "/"
         for path, node in self._state.own.items():
             if path == subtree or path.startswith(below):
-                before = base.node(path)
+                try:
+                    before = base.node(path)
+                except ClientRefusal:
+                    before = None
                 if before is not None:
                     count -= 1
                     size -= data_length(before[1])

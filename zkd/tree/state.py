@@ -19,6 +19,7 @@ from zkd.tree.base import Base
 from zkd.tree.digest import MASK, digest_order, stat_digest
 from zkd.tree.effects import Effect
 from zkd.tree.ephemeral import NORMAL, kind
+from zkd.tree.errors import ClientRefusal
 from zkd.tree.nodes import ABSENT, NODE_COST, NodeStore, PNode
 from zkd.tree.paths import ROOT, SYSTEM_PREFIX
 from zkd.tree.quotas import QuotaBook
@@ -277,16 +278,20 @@ class TreeState(NodeStore):
     ) -> None:
         """A session ends: `paths` go first, in that order, then all others that it owns.
 
-        A path that is gone still moves its parent's pzxid. QUOTA comes last, once a subtree.
+        A path that is gone still moves its parent's pzxid. QUOTA comes last, once a subtree. An
+        ephemeral whose row on disk is damaged stays: nothing says what to do with its parent.
         """
         usage: dict[str, None] = {}
         for path in [*paths, *sorted(self.ephemerals(session).difference(paths))]:
             slash = path.rfind("/")
             parent_path = path[:slash] or ROOT
-            parent = self.get(parent_path)
+            try:
+                parent = self.get(parent_path)
+                node = self.get(path)
+            except ClientRefusal:  # the base has told
+                continue
             if slash < 0 or parent is None:
                 continue
-            node = self.get(path)
             if node is None:
                 self.raise_pzxid(parent_path, parent, zxid, effects)
                 continue
@@ -294,7 +299,7 @@ class TreeState(NodeStore):
             if prefix is not None:
                 usage[prefix] = None
         self.sessions.pop(session, None)
-        effects.append((fx.CLOSED, session))
+        effects.append((fx.CLOSED, session, self.digest if self.digest_known else 0))
         for prefix in usage:
             self.book.publish(prefix, zxid, effects)
 

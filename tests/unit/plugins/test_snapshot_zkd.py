@@ -104,7 +104,9 @@ def test_a_source_that_fails_leaves_nothing(form: SnapshotFormat, tmp_path: Path
     [
         ("DELETE FROM node WHERE parent = '' AND name = 'a'", "parent"),
         ("UPDATE node SET data = x'00' WHERE name = 'a'", "data length"),
-        ("UPDATE meta SET value = 7 WHERE key = 'digest'", "digest"),
+        ("UPDATE node SET acl = x'00' WHERE name = 'a'", "checksum: /a "),
+        ("UPDATE meta SET value = 7 WHERE key = 'digest'", "meta is damaged"),
+        ("UPDATE session SET timeout = 5", "checksum: what is stored of session"),
         ("DELETE FROM ephemeral", "owner index"),
         ("DELETE FROM meta WHERE key = 'zxid'", "meta is damaged"),
     ],

@@ -139,7 +139,7 @@ class Model:
         for path in sorted(mine | {p for p in self.owned(session) if self.get(p) is not None}):
             effects += self._delete(path, zxid)
         self.sessions.pop(session, None)
-        effects.append((CLOSED, session))
+        effects.append((CLOSED, session, self.digest))
         return effects
 
     # -- making transactions -------------------------------------------------------------------

@@ -11,18 +11,21 @@ from typing import Any
 
 import pytest
 from storage_model import (
+    CLOSE,
     SMALL,
     Model,
     dump,
     effects_of,
     expected,
     feed,
+    make_body,
     open_engine,
     work_until,
 )
 
 from zkd.errors import OperatorError
 from zkd.storage import recovery
+from zkd.storage.check import check, tree_digest
 from zkd.storage.engine import Engine, LogFull, StorageSettings
 from zkd.storage.log import LogReader
 from zkd.storage.reader import open_tree
@@ -268,3 +271,31 @@ def test_statistics_are_plain_values(tmp_path: Path) -> None:
     assert statistics["log_dir_bytes"] >= SMALL.log_wal_bytes + SMALL.reserve_bytes
     assert statistics["disk_free_bytes"] > 0
     engine.close()
+
+
+def without_list(model: Model, session: int) -> tuple[Any, ...]:
+    """A closeSession without its list, which carries no digest either."""
+    zxid = model.zxid + 1
+    body = make_body(zxid, CLOSE, b"", None, session)
+    return (zxid, 0, 0, 0, 0, body, model.apply(body), None)
+
+
+def test_a_flush_that_ends_at_a_close_without_its_list_holds_the_right_digest(
+    tmp_path: Path,
+) -> None:
+    engine, model = open_engine(tmp_path, EAGER), Model()
+    engine.open_incarnation()
+    engine.append([model.session(5), model.create("/held", b"x", 5), without_list(model, 5)])
+    engine._fold(float("inf"))
+    engine.tree.flush()
+    assert engine.tree.zxid == model.zxid
+    assert engine.tree.digest == model.digest != 0
+    engine.append([model.error()])
+    engine._fold(float("inf"))
+    engine.tree.flush()
+    assert engine.tree.digest == model.digest, "errors leave it as it was"
+    engine.close()
+    reader = open_tree(tmp_path / "data", tmp_path / "log", cache_bytes=1 << 20)
+    assert reader.digest == model.digest == tree_digest(reader)
+    reader.close()
+    assert check(tmp_path / "data", tmp_path / "log") == []

@@ -191,14 +191,14 @@ def test_closesession_deletes_its_list_and_what_else_the_session_owns() -> None:
     body = txn.encode(header(Op.CLOSE_SESSION, 9), rec.CloseSessionTxn(("/c", "/gone")))
     effects = server.state.apply(body)
     assert [effect[1] for effect in effects if effect[0] == fx.DELETED] == ["/c", "/a", "/b"]
-    assert effects[-1] == (fx.CLOSED, SESSION)
+    assert effects[-1] == (fx.CLOSED, SESSION, server.state.digest)
 
 
 @pytest.mark.parametrize("tail", [b"", txn.DIGEST.pack(2, 0x51C6D660)])
 def test_closesession_without_record_is_read_with_and_without_digest(tail: bytes) -> None:
     server = Server()
     applied = server.state.process(header(Op.CLOSE_SESSION, 9).encode() + tail)
-    assert applied.effects == [(fx.CLOSED, SESSION)]
+    assert applied.effects == [(fx.CLOSED, SESSION, 0x51C6D660)]
     assert applied.digest == (0x51C6D660 if tail else None)
     assert server.state.digest_mismatches == 0
 
