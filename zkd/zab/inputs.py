@@ -62,8 +62,8 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """Packets of one connection, in their order. Behind a SNAP the packets that follow its stream
-    are handed in when the stream has been read."""
+    """Packets of one connection, in their order. What follows a SNAP and its stream is handed in
+    after `SnapshotInstalled`."""
 
     conn: int
     packets: Sequence[Packet]
@@ -103,6 +103,13 @@ class SnapshotInstalled:
     """The snapshot is durable, and in the place of log and tree."""
 
     zxid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFailed:
+    """The stream broke off or was no snapshot. Log and tree are what they were."""
+
+    reason: str = ""
 
 
 # ---- leader
@@ -200,6 +207,7 @@ Input = (
     | EpochsSaved
     | Truncated
     | SnapshotInstalled
+    | SnapshotFailed
     | Propose
     | SnapshotStarted
     | Sent

@@ -44,7 +44,8 @@ class Truncate:
 @dataclass(frozen=True, slots=True)
 class InstallSnapshot:
     """Read the stream that follows SNAP on the connection, put it in the place of log and tree:
-    `SnapshotInstalled`. If the stream breaks off nothing changes: `Disconnected`."""
+    `SnapshotInstalled`, or `SnapshotFailed` and nothing has changed. Asked once, answered once,
+    also when the connection has ended meanwhile."""
 
     conn: int
     zxid: int

@@ -5,7 +5,7 @@ Limits count in ticks, as in zoo.cfg; the properties give them in ms.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zkd.zab.election import ElectionSettings
 
@@ -22,7 +22,7 @@ class Settings:
     """Observers that come while so many learners get a snapshot are sent away."""
     force_snapshot: bool = False
     """`zookeeper.forceSnapshotSync`: no learner gets less."""
-    election: ElectionSettings = ElectionSettings()
+    election: ElectionSettings = field(default_factory=ElectionSettings)
 
     @property
     def init_ms(self) -> int:

@@ -77,7 +77,8 @@ class State:
         self.positions.log(upto)
 
     def save_epochs(self, accepted: int, current: int) -> None:
-        assert accepted >= self.wanted[0] and current >= self.wanted[1], "epochs never go back"
+        assert accepted >= self.wanted[0], "the accepted epoch never goes back"
+        assert current >= self.wanted[1], "the current epoch never goes back"
         self.wanted = (accepted, current)
         self.out.append(SaveEpochs(accepted, current))
 
@@ -101,11 +102,13 @@ class State:
         self.installing = zxid
         self.out.append(InstallSnapshot(conn, zxid))
 
-    def installed(self, zxid: int) -> None:
-        if zxid != self.installing:
+    def installed(self, zxid: int | None) -> None:
+        """None: it was not, and everything is as it was."""
+        if self.installing is None or zxid not in (None, self.installing):
             raise DriverFault("a snapshot that nobody asked for")
         self.installing = None
-        self.positions.reset(zxid)
+        if zxid is not None:
+            self.positions.reset(zxid)
 
     # ---- what clients may see
 
