@@ -27,8 +27,7 @@ import enum
 from collections import deque
 from collections.abc import Sequence
 
-from zkd.config.servers import Membership
-from zkd.config.text import parse_membership
+from zkd.config.servers import Membership, parse_membership
 from zkd.jute.codec import Malformed
 from zkd.jute.quorum import (
     Authinfo,
