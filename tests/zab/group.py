@@ -169,10 +169,9 @@ class Node:
             self.outputs += outputs
             for output in outputs:
                 self._carry(output)
+        if self.peer is not None and self.peer.deadline_ms is not None:
             deadline, life = self.peer.deadline_ms, self.life
-            if deadline is not None and not self._events:
-                delay = max(deadline - self.group.now, 1)
-                self.group.after(delay, lambda: self._deadline(life, deadline))
+            self.group.at(max(deadline, self.group.now + 1), lambda: self._deadline(life, deadline))
         self._stepping = False
 
     def _deadline(self, life: int, deadline: int) -> None:
@@ -211,7 +210,7 @@ class Node:
         elif isinstance(output, o.Committed):
             self._deliver(output.zxid)
         elif isinstance(output, o.Halt):
-            raise AssertionError(f"server {self.sid} halts: {output.reason}")
+            self.group.halted(self, output)
         else:
             self._send(output)
 
@@ -487,6 +486,10 @@ class Group:
             assert other == node.sid, f"two leaders in epoch {output.epoch}"
             told = self.history[: self.acknowledged]
             assert node.applied[: len(told)] == told, "an acknowledged transaction is lost"
+
+    @staticmethod
+    def halted(node: Node, output: o.Halt) -> None:
+        raise AssertionError(f"server {node.sid} halts: {output.reason}")
 
     def delivered(self, node: Node) -> None:
         mine, common = node.applied, min(len(node.applied), len(self.history))

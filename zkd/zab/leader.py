@@ -71,6 +71,7 @@ class Leader(Establishing):
 
     def _up_to_date(self, link: LearnerLink) -> None:
         self._expect(link, LinkPhase.LIVE, self.state.settings.sync_ms)
+        link.heard_ms = self.state.now_ms
         if link.sid is not None and not link.observer:
             self._acks[link.sid] = link.acked
         packet = (Kind.UP_TO_DATE, -1, None, None)
@@ -189,6 +190,7 @@ class Leader(Establishing):
         now = self.state.now_ms
         link.synced_ms = max(link.synced_ms, now + settings.sync_ms)
         if link.phase is LinkPhase.LIVE:
+            link.heard_ms = now
             link.reply_ms = now + settings.sync_ms
             sid = link.sid
             if sid is not None and not link.observer and link.acked > self._acks[sid]:
@@ -223,6 +225,17 @@ class Leader(Establishing):
             self._forget(link)
 
     # ---- time
+
+    def lease_ms(self) -> int:
+        """Until when a quorum counts as heard of."""
+        state = self.state
+        heard = {
+            link.sid: link.heard_ms
+            for link in self.links.values()
+            if link.sid is not None and link.heard_ms is not None and not link.observer
+        }
+        heard[state.sid] = state.now_ms
+        return joint_point(state.verifiers, heard) + state.settings.sync_ms
 
     def tick(self) -> None:
         state, now = self.state, self.state.now_ms

@@ -402,6 +402,10 @@ class Learner:
         if awaited and silent_ms > limit_ms:
             self._lose(f"the leader is silent while {self.phase.name} is under way")
 
+    def lease_ms(self) -> int:
+        """Until when the leader counts as heard of."""
+        return self.heard_ms + self.state.settings.sync_ms
+
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
         self.heard_ms = self.state.now_ms

@@ -39,6 +39,7 @@ class LearnerLink:
     __slots__ = (
         "acked",
         "conn",
+        "heard_ms",
         "last_zxid",
         "newest",
         "observer",
@@ -60,6 +61,8 @@ class LearnerLink:
         self.phase = LinkPhase.INFO
         self.reply_ms: int | None = reply_ms
         self.synced_ms = synced_ms
+        self.heard_ms: int | None = None
+        """When a packet came last, since UPTODATE is due."""
         self.last_zxid = 0
         """Of ACKEPOCH: what the learner had logged."""
         self.acked = 0

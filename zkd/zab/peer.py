@@ -76,6 +76,14 @@ class Peer:
         return None
 
     @property
+    def lease_ms(self) -> int | None:
+        """Until when clients may be served without hearing of others again; None: not at all.
+
+        A time of the driver's clock, in the past if nobody was heard of for too long.
+        """
+        return self.role.lease_ms() if self.role is not None and self.serving else None
+
+    @property
     def deadline_ms(self) -> int | None:
         """When the election wants its next `Tick`; None: the regular one will do."""
         return self.election.deadline_ms

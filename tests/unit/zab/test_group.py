@@ -28,7 +28,7 @@ def sent(group: Group, sid: int) -> list[int]:
     ]
 
 
-@pytest.fixture()
+@pytest.fixture
 def three() -> Group:
     """Three servers that serve, in epoch 1, without a transaction."""
     group = Group()
@@ -39,7 +39,9 @@ def three() -> Group:
 
 def test_three_fresh_servers_elect_the_greatest_sid_and_serve(three: Group) -> None:
     assert three.leaders == {1: 3}
-    assert [(node.disk.accepted, node.disk.current) for node in three.nodes.values()] == [(1, 1)] * 3
+    assert [(node.disk.accepted, node.disk.current) for node in three.nodes.values()] == [
+        (1, 1)
+    ] * 3
 
 
 def test_a_write_is_delivered_everywhere(three: Group) -> None:
