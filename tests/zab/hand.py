@@ -86,6 +86,9 @@ class Hand:
         own = self.peer.election
         assert own.current_vote is not None
         others = sorted(own.voters - {own.sid})
+        if leader != own.sid and own.voters >= {own.sid} and len(own.voters) == 2:
+            best = Notification(ServerState.LOOKING, leader, 1 << 62, own.round, 1 << 30)
+            return self.feed(i.Notified(leader, best)) + self.tick(200)
         if leader != own.sid:
             for sid in others:
                 state = ServerState.LEADING if sid == leader else ServerState.FOLLOWING
