@@ -412,4 +412,6 @@ class Election:
         assert not self._finalizing or self._agreed()
 
     def _agreed(self) -> bool:
+        if self._proposal.zxid == MUST_NOT_VOTE:
+            return False
         return self._supporters(self._of_round, self._proposal).has_all_quorums()
