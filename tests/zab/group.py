@@ -275,7 +275,9 @@ class Node:
 
     def _write(self, act: Callable[[], None], answer: i.Input) -> None:
         group, life = self.group, self.life
-        self._disk_free_ms = max(self._disk_free_ms, group.now) + group.random.randint(0, 15)
+        self._disk_free_ms = max(self._disk_free_ms, group.now) + group.random.randint(
+            0, group.disk_ms[self.sid]
+        )
 
         def done() -> None:
             if life == self.life and self.peer is not None:
@@ -352,6 +354,8 @@ class Group:
         self.cut_links: set[tuple[int, int]] = set()
         self.crash_chance = 0.0
         self.flush_chance, self.purge_chance = 0.3, 0.0
+        self.disk_ms = dict.fromkeys(self.membership.servers, 15)
+        """The longest that one thing takes at each server's disk."""
         self.history: list[Txn] = []
         """The longest that any server has delivered."""
         self.acknowledged = 0

@@ -160,6 +160,7 @@ def chaos(seed: int) -> Group:
     group = Group(voters=3 + 2 * (seed % 2), observers=seed % 3, seed=seed, settings=settings)
     dice = group.random
     group.purge_chance = 0.1
+    group.disk_ms[dice.choice(sorted(group.nodes))] = dice.choice((15, 100, 400))
     group.start()
     group.run(2000, group.all_serve)
     group.crash_chance = 0.01
