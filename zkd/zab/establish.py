@@ -41,8 +41,8 @@ from zkd.zab.outputs import (
 )
 from zkd.zab.quorum import Tracker
 from zkd.zab.state import State
-from zkd.zab.synchronise import decide
-from zkd.zab.zxid import epoch_of, text
+from zkd.zab.synchronise import WithBodies, decide
+from zkd.zab.zxid import epoch_of, is_new_epoch, text
 
 _VERSION_DATA = PROTOCOL_VERSION.to_bytes(4, "big")
 _EPOCH_MAX = 0x7FFFFFFF
@@ -163,20 +163,21 @@ class Establishing:
 
     @property
     def _readable(self) -> int:
-        """The end of the log that may go out as committed."""
+        """The end of the rows that a history may be read from: committed, and durable here."""
         if self.phase is not Phase.BROADCAST:
             return self.history_end
         return self.state.positions.delivered
 
     def _synchronise(self, link: LearnerLink) -> None:
         state, settings = self.state, self.state.settings
-        end = self._readable
-        processed = end if self.phase is not Phase.BROADCAST else max(end, self.epoch << 32)
+        # What is committed counts, also what this server's own disk has not written yet: the
+        # learner may have it, and delivered it to its clients.
+        end = self.history_end if is_new_epoch(self.committed) else self.committed
         decision = decide(
             link.last_zxid,
-            state.history,
+            WithBodies(state.history, self._bodies) if self._bodies else state.history,
             end,
-            processed,
+            end if self.phase is not Phase.BROADCAST else self.committed,
             rows_max=settings.diff_rows_max,
             force_snapshot=settings.force_snapshot,
         )
@@ -221,6 +222,8 @@ class Establishing:
         pairs: list[Packet] = []
         rest: list[Txn] = []
         for zxid, body in under_way:
+            if zxid <= after:
+                continue
             if zxid <= self.committed:
                 pairs.append((Kind.PROPOSAL, zxid, body, None))
                 pairs.append((Kind.COMMIT, zxid, None, None))

@@ -11,6 +11,7 @@ zab-quorum-protocol section 6.3.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zkd.jute.quorum import Kind
@@ -26,6 +27,28 @@ class Decision:
     """Of the packet; without a meaning for SNAP, whose zxid is that of the tree when it begins."""
     after: int
     """Rows above this one up to the end follow."""
+
+
+class WithBodies:
+    """The log and, above it, proposals of this epoch that the disk may not have written yet."""
+
+    def __init__(self, log: History, bodies: Mapping[int, bytes]) -> None:
+        self._log = log
+        self._first = next(iter(bodies))
+        self._last = self._first + len(bodies) - 1  # an epoch has no gap
+
+    def first(self) -> int | None:
+        first = self._log.first()
+        return self._first if first is None else first
+
+    def last(self) -> int | None:
+        return self._last
+
+    def floor(self, zxid: int) -> int | None:
+        return min(zxid, self._last) if zxid >= self._first else self._log.floor(zxid)
+
+    def has(self, zxid: int) -> bool:
+        return self.floor(zxid) == zxid
 
 
 _SNAP = Decision(Kind.SNAP, 0, 0)
