@@ -132,18 +132,17 @@ def test_digests_stay_right_when_the_peer_dies_behind_a_close_without_its_list()
     """closeSessionTxn.enabled=false: no closeSession carries a list or a digest, and the tree is
     flushed right behind one; what the new peer goes on from must still be the tree's digest."""
     settings = {"closeSessionTxn.enabled": "false", "flush.interval": "10ms", "frontends": "1"}
-    with testing.server(settings) as server:
-        with connected(server) as watcher:
-            with connected(server) as client:
-                client.create("/held", b"x", ephemeral=True)
-            eventually(lambda: watcher.exists("/held") is None)
-            end = watcher.last_zxid
-            eventually(lambda: tree_zxid(server) == end)
-            server.kill("peer")
-            watcher.retry(watcher.ensure_path, "/after")
-            end = watcher.last_zxid
-            eventually(lambda: tree_zxid(server) == end)
-            assert check(server.data_dir, server.data_dir) == []
+    with testing.server(settings) as server, connected(server) as watcher:
+        with connected(server) as client:
+            client.create("/held", b"x", ephemeral=True)
+        eventually(lambda: watcher.exists("/held") is None)
+        end = watcher.last_zxid
+        eventually(lambda: tree_zxid(server) == end)
+        server.kill("peer")
+        watcher.retry(watcher.ensure_path, "/after")
+        end = watcher.last_zxid
+        eventually(lambda: tree_zxid(server) == end)
+        assert check(server.data_dir, server.data_dir) == []
 
 
 def tree_zxid(server: testing.Server) -> int:

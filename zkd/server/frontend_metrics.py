@@ -47,6 +47,9 @@ class FrontEndMetrics:
         self.auth_failed_by = registry.counter_set("zkd_auth_failed_total")
         self.throttle_waits = registry.counter("request_throttle_wait_count")
         self.throttled_ops = registry.counter("throttled_ops")
+        self._throttle_queue = registry.summary("request_throttle_queue_time_ms")
+        self._stale = registry.counter("stale_requests")
+        self.stale_dropped = registry.counter("stale_requests_dropped")
         self.not_serving = registry.counter("cnxn_closed_without_zk_server_running")
         self.refused = registry.counter_set("zkd_requests_refused_total")
         self.denied = registry.counter_set("zkd_acl_denied_total")
@@ -93,6 +96,12 @@ class FrontEndMetrics:
             "zkd_cache_bytes",
             lambda: {name: fe.served.view.cache_bytes if fe.served.started else 0},
         )
+
+    def throttled(self, waited_ms: int, *, stale: bool) -> None:
+        """A request has waited so long in the throttle's line."""
+        self._throttle_queue.add(waited_ms)
+        if stale:
+            self._stale.value += 1
 
     def damaged(self, fault: RowDamaged) -> None:
         """Something in the tree's file is: say it, and count it."""

@@ -121,13 +121,13 @@ quota_bytes_usage_per_namespace p
 
 _COUNTERS: Final = """
 watch_bytes f
-stale_requests_dropped p
+stale_requests_dropped f
 throttled_ops f
 insecure_admin_count a
 connection_rejected f
 sessionless_connections_expired f
 dead_watchers_queued -
-stale_requests p
+stale_requests f
 connection_drop_count f
 response_packet_cache_hits f
 bytes_received_count f

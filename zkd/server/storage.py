@@ -85,12 +85,21 @@ class Storage:
         self.seq = 0
         self.announced = (0, 0)
         self.accepting = False
+        self.delay_s = self.poll_s = 0.0
+        self.batch_max = 1
+        self._configure()
+        self.metrics = StorageMetrics(self)
+        child.on_lives = self._lives
+        child.on_reload = self._configure
+
+    def _configure(self) -> None:
+        """Take from the configuration what may change while the server runs."""
+        config = self.child.config
         self.delay_s = config.flush_delay / 1000
         poll_ms = config.max_write_queue_poll_time
         self.poll_s = (poll_ms if poll_ms >= 0 else config.flush_delay / 3) / 1000
         self.batch_max = config.max_batch_size
-        self.metrics = StorageMetrics(self)
-        child.on_lives = self._lives
+        self.engine.reconfigure(storage_settings(config))
 
     def _progress(self, done: int, total: int) -> None:
         """The log above the tree is being replayed: tell the operator how far it is."""
