@@ -11,6 +11,7 @@ committed. See the design's "The bus: lives, gaps, grants".
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -216,6 +217,16 @@ class FrontEnd:
         if conn is not None and conn.state != connection.CLOSED:
             conn.flush()
             conn.close("session ended")
+
+    def shed(self, percent: float) -> int:
+        """Close this share of the clients' connections, chosen by chance; how many."""
+        having = [conn for conn in self.sessions.values() if conn.state != connection.CLOSED]
+        chosen = random.sample(having, round(len(having) * percent / 100))
+        for conn in chosen:
+            conn.close("shed")
+        self.metrics.shed.value += len(chosen)
+        self.log.info("clients.shed", percent=percent, closed=len(chosen), left=len(self.sessions))
+        return len(chosen)
 
     def close_watching(self) -> None:
         """End the connections whose watches have missed something."""

@@ -42,6 +42,7 @@ class FrontEndMetrics:
         self.rejected = registry.counter("connection_rejected")
         self.connect_requests = registry.counter("connection_request_count")
         self.dropped = registry.counter("connection_drop_count")
+        self.shed = registry.counter("zkd_connections_shed_total")
         self.sessionless = registry.counter("sessionless_connections_expired")
         self.auth_failed = registry.counter("auth_failed_count")
         self.auth_failed_by = registry.counter_set("zkd_auth_failed_total")

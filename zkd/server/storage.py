@@ -30,6 +30,7 @@ from zkd.bus.messages import (
 from zkd.bus.sockets import Direct, Outbox
 from zkd.errors import OperatorError
 from zkd.server import logs
+from zkd.server.early import EarlyWarnings
 from zkd.server.settings import storage_settings
 from zkd.server.storage_metrics import StorageMetrics, size_of
 from zkd.storage.engine import Engine, LogFailed, LogFull
@@ -89,6 +90,7 @@ class Storage:
         self.batch_max = 1
         self._configure()
         self.metrics = StorageMetrics(self)
+        self.early = EarlyWarnings(self.log, {config.data_dir, config.data_log_dir})
         child.on_lives = self._lives
         child.on_reload = self._configure
 
@@ -132,6 +134,7 @@ class Storage:
                 look_at = now + LOOK_S
                 child.read_control()
                 child.alive(now)
+                self.early.look(now, self.engine.tree.counters.highest())
                 if self.admin is not None and self.admin_told != self.engine.durable:
                     self._tell_admin(self.admin)
         self._drain(b"")
