@@ -12,13 +12,18 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conformance import wire
 from tests.integration.test_processes import eventually
 from zkd import testing
+from zkd.cli.console import ask
+from zkd.config import load
 from zkd.jute.protocol import Err
+from zkd.server.admin_metrics import as_families
 
 QUICK = {"frontends": "1", "fsync.warningthresholdms": "60000"}
 
@@ -256,6 +261,35 @@ def test_a_slow_write_is_logged_with_its_path() -> None:
         assert "path=/slow" in lines[0]
         assert "op=SETD" in lines[0]
         client.close()
+
+
+def test_watches_beyond_the_limits_are_refused_and_counted_and_events_are_timed(
+    tmp_path: Path,
+) -> None:
+    """M67, M68."""
+    run = tmp_path / "run"
+    limits = {"watch.limit.connection": "2", "watch.limit.path": "3", "runtime.dir": str(run)}
+    with testing.server({**QUICK, **limits}) as server:
+        clients = [created(server, f"/c{i}") for i in range(4)]
+        found = [client.call(wire.EXISTS, wire.watched("/c0", 1))[0] for client in clients]
+        assert found == [0, 0, 0, Err.QUOTA_EXCEEDED]
+        own = [clients[0].call(wire.EXISTS, wire.watched(f"/c{i}", 1))[0] for i in (1, 2)]
+        assert own == [0, Err.QUOTA_EXCEEDED]
+        assert clients[0].call(wire.EXISTS, wire.watched("/c0", 1))[0] == 0, "it has that one"
+        assert clients[3].call(wire.SET_DATA, wire.set_data("/c0", b"x", -1))[0] == 0
+        for client in clients[:3]:
+            client.call(wire.PING)
+            assert client.events == [(3, "/c0")]
+        config = load(None, {"dataDir": str(server.data_dir), "runtime.dir": str(run)})
+        [answer] = ask(config, ("frontend",), {"parts": ["metrics"]}).values()
+        families = as_families([answer["metrics"]], 0, [])
+        values: Any = {one.name: one.samples.get("") for one in families}
+        assert values["zkd_watches_refused_total"] == 2
+        assert values["zkd_watch_events_total"] == 3
+        assert values["zkd_watch_delivery_seconds"].buckets[-1][1] == 3
+        assert 0 < values["zkd_watch_delivery_seconds"].sum < 3
+        for client in clients:
+            client.close()
 
 
 @pytest.mark.parametrize(("size", "kept"), [("0", False), ("400", True)])

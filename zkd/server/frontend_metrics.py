@@ -209,6 +209,7 @@ class FrontEndMetrics:
         registry.counter("response_bytes").value = self.bytes_sent - fe.served.event_bytes
         registry.counter("watch_bytes").value = fe.served.event_bytes
         registry.counter("zkd_watch_events_total").value = fe.served.events
+        registry.counter("zkd_watches_refused_total").value = fe.served.watches_refused
         if fe.served.started:
             registry.counter("zkd_cache_hits_total").value = fe.served.view.hits
             registry.counter("zkd_cache_misses_total").value = fe.served.view.misses

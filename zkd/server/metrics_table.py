@@ -309,6 +309,7 @@ _OWN: Final = (
     Spec("zkd_stall_returned_seconds_total", Kind.COUNTER, "p", "own stalls given to sessions"),
     Spec("zkd_cache_hits_total", Kind.COUNTER, "fp", "znodes found in a process's cache"),
     Spec("zkd_cache_misses_total", Kind.COUNTER, "fp", "znodes read from the tree's file"),
+    Spec("zkd_watches_refused_total", Kind.COUNTER, "f", "watches beyond watch.limit.*"),
     Spec("zkd_connections_shed_total", Kind.COUNTER, "f", "connections closed by `zkd shed`"),
     Spec("zkd_tree_damage_total", Kind.COUNTER, "fp", "reads of what is damaged in the tree"),
     Spec("zkd_sessions_expired_total", Kind.COUNTER_SET, "p", "sessions ended", label="reason"),

@@ -77,6 +77,7 @@ class Served:
         self.applied = 0
         self.zx = bytes(12)
         """The middle of a reply header: applied, and no error."""
+        self.watches_refused = 0
         self.events = 0
         self.event_bytes = 0
         self.fired: dict[int, Summary] = {}
@@ -149,7 +150,11 @@ class Served:
 
     def add_watch(self, conn: Connection, path: str, kind: int) -> None:
         """Set a watch; raises ClientRefusal beyond the limits."""
-        self.watches.add(conn, path, kind)
+        try:
+            self.watches.add(conn, path, kind)
+        except ClientRefusal:
+            self.watches_refused += 1
+            raise
         conn.watching = True
 
     def catch_up(self, zxid: int, missed: Callable[[], None]) -> None:
