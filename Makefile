@@ -8,7 +8,7 @@ ZKD_PORT ?= 2181
 ZKD_DATA ?= zkd-data
 PYTEST_ARGS ?=
 
-.PHONY: run test check bench chaos large differential kazoo system setup clean
+.PHONY: run test check bench chaos large crowds differential kazoo system setup clean
 
 run: $(VENV)/.run
 	exec $(BIN)/zkd serve --set clientPort=$(ZKD_PORT) --set clientPortAddress=127.0.0.1 \
@@ -32,6 +32,10 @@ chaos: $(VENV)/.dev
 # A directory with a million children: filled, listed, emptied.
 large: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow -s tests/integration/test_large_directory.py
+
+# 10,000 clients that come back at once, and a million watches.
+crowds: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow -s tests/integration/test_crowds.py
 
 # 100,000 random requests to zkd and to Apache ZooKeeper, every reply compared: docs/conformance.md.
 differential: $(VENV)/.dev system

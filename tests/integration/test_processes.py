@@ -92,6 +92,19 @@ def test_sigterm_stops_everything_within_two_seconds(server: testing.Server) -> 
         assert client.get("/kept")[0] == b"x"
 
 
+def test_a_small_server_takes_less_than_100_mib() -> None:
+    """M365: the proportional share of all its processes, which share what the supervisor loaded."""
+    with testing.server(frontends="1") as server, connected(server) as client:
+        for i in range(200):
+            client.create(f"/n{i}", b"x" * 100)
+        assert sum(pss_bytes(pid) for pid in server.pids().values()) < 100 << 20
+
+
+def pss_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
 def test_no_process_outlives_the_supervisor(server: testing.Server) -> None:
     pids = server.pids()
     os.kill(pids["supervisor"], signal.SIGKILL)

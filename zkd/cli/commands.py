@@ -30,6 +30,8 @@ TABLE = {
     "serve": Entry("zkd.cli.commands", "serve", "Run a server in the foreground."),
     "shell": Entry("zkd.cli.shell", "shell", "Read and change znodes, as zkCli does."),
     "status": Entry("zkd.cli.status", "status", "Show how a running server is doing."),
+    "sessions": Entry("zkd.cli.sessions", "sessions", "List sessions and their ephemerals."),
+    "shed": Entry("zkd.cli.shed", "shed", "Send a share of the clients to other servers."),
     "config": Entry("zkd.cli.config", "config", "Check and explain a configuration file."),
     "init": Entry("zkd.cli.init", "init", "Make the folders of a configuration."),
     "check": Entry("zkd.cli.check", "check", "Read a server's files and tell what is wrong."),

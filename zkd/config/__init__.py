@@ -10,10 +10,12 @@ from __future__ import annotations
 from zkd.config.findings import ConfigError, Finding, Level
 from zkd.config.loader import Examination, examine, load
 from zkd.config.model import Config
+from zkd.config.reloading import Changed, differences
 from zkd.config.runtime import prepare_runtime_dir
 from zkd.config.servers import Endpoint, Membership, PeerAddress, ServerLine
 
 __all__ = [
+    "Changed",
     "Config",
     "ConfigError",
     "Endpoint",
@@ -23,6 +25,7 @@ __all__ = [
     "Membership",
     "PeerAddress",
     "ServerLine",
+    "differences",
     "examine",
     "load",
     "prepare_runtime_dir",

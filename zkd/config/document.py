@@ -9,6 +9,7 @@ from itertools import groupby
 from zkd.config import keys
 from zkd.config.explain import what_zkd_does
 from zkd.config.key import Action, Key
+from zkd.config.pending import is_pending
 
 _WIDTH = 96
 _SAMPLE_HEAD = """\
@@ -48,7 +49,7 @@ def _markdown_row(key: Key) -> str:
     if key.apache:
         default += f" (Apache ZooKeeper: {key.apache})"
     zkd = what_zkd_does(key)
-    if key.reloadable:
+    if key.reloadable and not is_pending(key):
         zkd = f"{zkd.rstrip('.')}; reloadable"
     cells = (names, default, f"{key.help} {_type(key)}".strip(), zkd)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -58,7 +58,8 @@ def _of_key(key: Key, examined: Examination, everything: bool) -> Iterator[Row]:
 
 
 def _row(key: Key, name: str, value: str, where: str) -> Row:
-    return Row(name, value, not where, where, key.help, what_zkd_does(key), key.reloadable)
+    reloadable = key.reloadable and not is_pending(key)
+    return Row(name, value, not where, where, key.help, what_zkd_does(key), reloadable)
 
 
 def _value(key: Key, config: Config | None, text: str) -> str:

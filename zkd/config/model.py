@@ -36,7 +36,7 @@ class Config(
     LimitSettings,
     BasicSettings,
 ):
-    """One server's configuration. Made by `zkd.config.load`; never changed afterwards.
+    """One server's configuration. Made by `zkd.config.load`; only `take` changes it afterwards.
 
     source: the file, or None. warnings: findings that did not refuse it. raw: text of each key
     that was set, by the table's name, and the two folders (secrets included: never print it).
@@ -55,6 +55,11 @@ class Config(
     listen_port: int = 2181
     secure_listen_address: str = ""
     secure_listen_port: int = -1
+
+    def take(self, changed: Mapping[str, object]) -> None:
+        """Put in force new values of reloadable keys, by attribute. Whoever has made something of
+        the old ones is told by its process (`Child.on_reload`)."""
+        vars(self).update(changed)
 
     @property
     def servers(self) -> Mapping[int, ServerLine]:

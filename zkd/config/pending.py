@@ -11,27 +11,12 @@ from fnmatch import fnmatchcase
 from zkd.config.key import Key
 
 PENDING: tuple[str, ...] = (
-    # snapshots in Apache ZooKeeper's format, import
+    # snapshots in Apache ZooKeeper's format
     "serializeLastProcessedZxid.enabled",
     "snapshot.compression.method",
-    "snapshot.trust.empty",
-    # when the log is synced
-    "forceSync",
-    # throttles of requests
-    "request_stale_*",
-    "request_throttle_stall_time",
-    "request_throttle_drop_stale",
-    "request_throttler.shutdownTimeout",
-    "maxGetChildrenResponseCacheSize",
-    "maxResponseCacheSize",
-    # kinds of sessions, statistics
-    "enableEagerACLCheck",
-    "localSessions*",
-    "messageTracker.*",
+    # statistics
     "pathStats.*",
-    "readonlymode.enabled",
     "jvm.pause.*",
-    "slow.request.ms",
     # the HTTP admin server, some of HTTPS for metrics
     "admin.*",
     "trusted.proxies",
@@ -62,6 +47,10 @@ PENDING: tuple[str, ...] = (
     "java.security.auth.login.config",
     "sasl.serverconfig",
     # ensembles
+    "enableEagerACLCheck",
+    "localSessions*",
+    "messageTracker.*",
+    "readonlymode.enabled",
     "commitLogCount",
     "snapshotSizeFactor",
     "forceSnapshotSync",

@@ -26,6 +26,11 @@ class Admission:
         self._others: dict[str, Mapping[str, int]] = {}
         self._told: dict[str, int] = {}
 
+    def configure(self, config: Config) -> None:
+        """Take new settings."""
+        self.counter.configure(config)
+        self.throttle.configure(config, share=config.frontends)
+
     def connect(self, address: str) -> str:
         """Count a new connection; a reason if it is one too many (then it is not counted)."""
         reason = self.counter.refusal(address)

@@ -329,7 +329,6 @@ class Connection(asyncio.Protocol):
         op = NEW_SESSION if session == 0 else REATTACH
         self.pending.append((SENT, 0, op, self.heard))
         if session == 0:
-            self.fe.in_flight += 1
             self.fe.ask(self, 0, NEW_SESSION, (timeout_ms, self.identities))
         else:
             self.fe.ask(self, 0, REATTACH, (session, self.password, timeout_ms, self.identities))
@@ -407,7 +406,10 @@ class Connection(asyncio.Protocol):
         self.fe.metrics.reply_size(len(reply) - 4)
         if txn[4] == Err.NO_AUTH:
             self.fe.metrics.denied.add(replies.OP_LABELS.get(op, "NA"))
-        self.note(op, txn[0], (now - asked) * 1000)
+        took_ms = (now - asked) * 1000
+        self.note(op, txn[0], took_ms)
+        if took_ms > self.fe.slow_ms:
+            self.fe.slow(self, op, txn[6][0][1] if txn[6] else "", took_ms)
         if op == Op.CLOSE_SESSION:
             self.flush()
             self.close("closed by the client")

@@ -11,6 +11,7 @@ committed. See the design's "The bus: lives, gaps, grants".
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ from zkd.bus.messages import (
     GRANT,
     HOLD,
     JOIN,
+    MOVED,
+    NEW_SESSION,
     QUERY,
     REFUSE,
     REFUSED,
@@ -48,7 +51,7 @@ from zkd.jute.protocol import Err, Op
 from zkd.plugins import loader
 from zkd.plugins.api import Origin
 from zkd.plugins.auth import AuthRegistry
-from zkd.server import auditing, connection, logs, words
+from zkd.server import auditing, connection, logs, replies, words
 from zkd.server.admission import Admission
 from zkd.server.connection import Connection
 from zkd.server.frontend_metrics import FrontEndMetrics
@@ -56,10 +59,10 @@ from zkd.server.limits import LargeRequestBudget
 from zkd.server.process import SupervisorGone, collect_cycles
 from zkd.server.served import Served
 from zkd.server.stream import Stream
+from zkd.server.throttle import Throttle
 from zkd.tree import effects as fx
 
 if TYPE_CHECKING:
-    from zkd.config import Config
     from zkd.server.process import Child
 
 monotonic = time.monotonic
@@ -98,9 +101,9 @@ class FrontEnd:
         """Not read from while too much is in flight."""
         self._next_number = 0
         self.in_flight = 0
-        self.in_flight_max = max(_in_flight_limit(config) // config.frontends, 1)
+        self.in_flight_max = 1
         self.large = LargeRequestBudget(config)
-        self.large_above = self.large.threshold if self.large.threshold >= 0 else 1 << 62
+        self.large_above = 1 << 62
         self.requests: list[tuple[int, int, int, Any]] = []
         """For the next message to the peer."""
         self.serving = False
@@ -115,6 +118,9 @@ class FrontEnd:
         )
         self.stream = Stream(self)
         self.metrics = FrontEndMetrics(self)
+        self.throttle = Throttle(self)
+        self.slow_ms = 0.0
+        self._configure()
         self.metrics.count_faults(plugins.faults)
         self.auditing = auditing.begin(self, plugins)
         self.keep_requests = self.auditing is not None
@@ -139,6 +145,19 @@ class FrontEnd:
         self._tick_s = max(0.05, min(0.25, config.tick_time / 8000))
         self._tick_due = monotonic()
         child.on_lives = self._lives
+        child.on_reload = self._configure
+
+    def _configure(self) -> None:
+        """Take from the configuration what may change while the server runs."""
+        config = self.config
+        self.in_flight_max = max(config.global_outstanding_limit // config.frontends, 1)
+        self.large.configure(config)
+        self.large_above = self.large.threshold if self.large.threshold >= 0 else 1 << 62
+        self.admission.configure(config)
+        self.throttle.configure(config)
+        self.served.watches.connection_limit = config.watch_limit_connection
+        self.served.watches.path_limit = config.watch_limit_path
+        self.slow_ms = config.slow_request if config.slow_request >= 0 else float("inf")
 
     # -- clients -------------------------------------------------------------------------------
 
@@ -199,6 +218,16 @@ class FrontEnd:
             conn.flush()
             conn.close("session ended")
 
+    def shed(self, percent: float) -> int:
+        """Close this share of the clients' connections, chosen by chance; how many."""
+        having = [conn for conn in self.sessions.values() if conn.state != connection.CLOSED]
+        chosen = random.sample(having, round(len(having) * percent / 100))
+        for conn in chosen:
+            conn.close("shed")
+        self.metrics.shed.value += len(chosen)
+        self.log.info("clients.shed", percent=percent, closed=len(chosen), left=len(self.sessions))
+        return len(chosen)
+
     def close_watching(self) -> None:
         """End the connections whose watches have missed something."""
         for conn in list(self.sessions.values()):
@@ -211,11 +240,25 @@ class FrontEnd:
             if any(entry[0] == connection.SENT for entry in conn.pending):
                 conn.close(reason)
         self.in_flight = 0
+        self.throttle.clear()
 
     # -- requests to the peer ------------------------------------------------------------------
 
     def ask(self, conn: Connection, xid: int, op: int, payload: Any) -> None:
-        """Put a request of a connection into the next message to the peer."""
+        """Put a request of a connection into the next message to the peer, in its turn."""
+        if self.throttle.limit and self.throttle.holds(conn, xid, op, payload):
+            return
+        if op == NEW_SESSION:
+            self.in_flight += 1
+        self.pass_on(conn, xid, op, payload)
+
+    def pass_on(self, conn: Connection, xid: int, op: int, payload: Any, came: float = 0.0) -> None:
+        """Put it there now. `came`: when it did, if it has waited (throttled_op_wait_time)."""
+        if came and self.config.throttled_op_wait_time and self.peer is not None:
+            self._send_requests()
+            request = (conn.number, xid, op, payload)
+            self.peer.send((REQUESTS, self.child.life, int(came * 1000), [request]))
+            return
         if not self.requests:
             self.loop.call_soon(self._send_requests)
         self.requests.append((conn.number, xid, op, payload))
@@ -235,6 +278,9 @@ class FrontEnd:
             conn.pending.append((connection.SENT, xid, op, conn.heard))
         if op == Op.CLOSE_SESSION:
             conn.state = connection.CLOSING
+        if self.throttle.limit and self.throttle.holds(conn, xid, op, body):
+            self.hold_back(conn)
+            return
         self.in_flight += 1
         if not self.requests:
             self.loop.call_soon(self._send_requests)
@@ -251,14 +297,16 @@ class FrontEnd:
     def hold_back(self, conn: Connection) -> None:
         """Stop reading from a connection while too much is in flight, or not on disk."""
         limit = self.in_flight_max
-        if self.in_flight > limit or len(conn.pending) > limit or self._crowded():
+        outstanding = self.in_flight + len(self.throttle.line)
+        if outstanding > limit or len(conn.pending) > limit or self._crowded():
             self.paused.add(conn)
             self.metrics.throttle_waits.value += 1
             conn.transport.pause_reading()
 
     def _let_go(self) -> None:
         """Read again from those that were held back, if there is room."""
-        if self.in_flight < self.in_flight_max * 3 // 4 and not self._crowded():
+        outstanding = self.in_flight + len(self.throttle.line)
+        if outstanding < self.in_flight_max * 3 // 4 and not self._crowded():
             for conn in [c for c in self.paused if len(c.pending) < self.in_flight_max]:
                 self.paused.discard(conn)
                 if not conn.write_paused:
@@ -325,8 +373,22 @@ class FrontEnd:
             if served.events != self._events_told:
                 self.metrics.watch_events(served.events - self._events_told, self._now)
                 self._events_told = served.events
+        if self.throttle.line:
+            self.throttle.release()
         if self.paused:
             self._let_go()
+
+    def slow(self, conn: Connection, op: int, path: str, took_ms: float) -> None:
+        """A request has taken longer than slow.request.ms."""
+        self.log.warning(
+            "request.slow",
+            ms=round(took_ms),
+            op=replies.OP_LABELS.get(op, op),
+            path=path,
+            client=conn.peer,
+            session=hex(conn.session & (1 << 64) - 1),
+            in_flight=self.in_flight,
+        )
 
     def unpin(self) -> None:
         """Let go of what the tree on disk holds now, between the other work of the loop."""
@@ -369,8 +431,8 @@ class FrontEnd:
         """What the peer answers without a transaction."""
         number, xid, _, kind, payload = answer
         conn = self.connections.get(number)
-        if kind in (SYNCED, THROTTLED, UNREADABLE):
-            self.in_flight -= 1
+        if kind in (SYNCED, THROTTLED, UNREADABLE, MOVED):
+            self.in_flight = max(self.in_flight - 1, 0)
         if conn is None or not conn.pending:
             return
         self.dirty.add(conn)
@@ -582,23 +644,18 @@ class FrontEnd:
         if self._server is not None:
             self._server.close()
             self._server = None
-        self._stop_soon(monotonic() + STOP_LIMIT_S)
+        patience_s = min(self.config.request_throttler_shutdown_timeout / 1000, STOP_LIMIT_S)
+        self._stop_soon(monotonic() + patience_s)
 
     def _stop_soon(self, deadline: float) -> None:
-        if self.in_flight > 0 and monotonic() < deadline:
+        waiting = self.in_flight > 0 or self.throttle.line
+        if waiting and monotonic() < deadline:
             self.loop.call_later(0.01, self._stop_soon, deadline)
             return
         for conn in list(self.connections.values()):
             conn.flush()
             conn.close("the server stops")
         self.loop.call_later(0.02, self.loop.stop)
-
-
-def _in_flight_limit(config: Config) -> int:
-    """Requests of the whole server that may be at the peer: beyond it clients are not read from."""
-    throttle = config.request_throttle_max_requests
-    limit = config.global_outstanding_limit
-    return min(limit, throttle) if throttle > 0 else limit
 
 
 def main(child: Child) -> None:

@@ -42,11 +42,15 @@ class FrontEndMetrics:
         self.rejected = registry.counter("connection_rejected")
         self.connect_requests = registry.counter("connection_request_count")
         self.dropped = registry.counter("connection_drop_count")
+        self.shed = registry.counter("zkd_connections_shed_total")
         self.sessionless = registry.counter("sessionless_connections_expired")
         self.auth_failed = registry.counter("auth_failed_count")
         self.auth_failed_by = registry.counter_set("zkd_auth_failed_total")
         self.throttle_waits = registry.counter("request_throttle_wait_count")
         self.throttled_ops = registry.counter("throttled_ops")
+        self._throttle_queue = registry.summary("request_throttle_queue_time_ms")
+        self._stale = registry.counter("stale_requests")
+        self.stale_dropped = registry.counter("stale_requests_dropped")
         self.not_serving = registry.counter("cnxn_closed_without_zk_server_running")
         self.refused = registry.counter_set("zkd_requests_refused_total")
         self.denied = registry.counter_set("zkd_acl_denied_total")
@@ -93,6 +97,12 @@ class FrontEndMetrics:
             "zkd_cache_bytes",
             lambda: {name: fe.served.view.cache_bytes if fe.served.started else 0},
         )
+
+    def throttled(self, waited_ms: int, *, stale: bool) -> None:
+        """A request has waited so long in the throttle's line."""
+        self._throttle_queue.add(waited_ms)
+        if stale:
+            self._stale.value += 1
 
     def damaged(self, fault: RowDamaged) -> None:
         """Something in the tree's file is: say it, and count it."""
@@ -199,6 +209,7 @@ class FrontEndMetrics:
         registry.counter("response_bytes").value = self.bytes_sent - fe.served.event_bytes
         registry.counter("watch_bytes").value = fe.served.event_bytes
         registry.counter("zkd_watch_events_total").value = fe.served.events
+        registry.counter("zkd_watches_refused_total").value = fe.served.watches_refused
         if fe.served.started:
             registry.counter("zkd_cache_hits_total").value = fe.served.view.hits
             registry.counter("zkd_cache_misses_total").value = fe.served.view.misses

@@ -121,13 +121,13 @@ quota_bytes_usage_per_namespace p
 
 _COUNTERS: Final = """
 watch_bytes f
-stale_requests_dropped p
+stale_requests_dropped f
 throttled_ops f
 insecure_admin_count a
 connection_rejected f
 sessionless_connections_expired f
 dead_watchers_queued -
-stale_requests p
+stale_requests f
 connection_drop_count f
 response_packet_cache_hits f
 bytes_received_count f
@@ -309,6 +309,8 @@ _OWN: Final = (
     Spec("zkd_stall_returned_seconds_total", Kind.COUNTER, "p", "own stalls given to sessions"),
     Spec("zkd_cache_hits_total", Kind.COUNTER, "fp", "znodes found in a process's cache"),
     Spec("zkd_cache_misses_total", Kind.COUNTER, "fp", "znodes read from the tree's file"),
+    Spec("zkd_watches_refused_total", Kind.COUNTER, "f", "watches beyond watch.limit.*"),
+    Spec("zkd_connections_shed_total", Kind.COUNTER, "f", "connections closed by `zkd shed`"),
     Spec("zkd_tree_damage_total", Kind.COUNTER, "fp", "reads of what is damaged in the tree"),
     Spec("zkd_sessions_expired_total", Kind.COUNTER_SET, "p", "sessions ended", label="reason"),
     Spec("zkd_acl_denied_total", Kind.COUNTER_SET, "fp", "requests denied by ACL", label="op"),
@@ -327,6 +329,8 @@ _OWN: Final = (
          label="directory"),
     Spec("zkd_disk_full_seconds", Kind.GAUGE_SET, "s", "until full, at the last hour's rate",
          merge="min", label="directory"),
+    Spec("zkd_sequence_counter", Kind.GAUGE_SET, "s", "highest counter of sequential names",
+         label="path"),
     Spec("zkd_log_bytes", Kind.GAUGE, "s", "size of log.db with its WAL"),
     Spec("zkd_tree_bytes", Kind.GAUGE, "s", "size of tree.db with its WAL"),
     Spec("zkd_log_backlog_txns", Kind.GAUGE, "s", "transactions not yet in the tree's file"),

@@ -150,7 +150,8 @@ def _list(conn: Connection, xid: int, frame: bytes, *, with_stat: bool) -> None:
             _list_long(conn, xid, path, stat)
             return
         names = strings([n for part in view.listing(path, SLICE_NAMES) for n in part])
-        view.remember_children(path, names)
+        if conn.fe.served.keeps_lists:
+            view.remember_children(path, names)
     body = names + stat
     if not watch:
         _prepare(conn, frame, path, stop, node, body)
@@ -171,7 +172,7 @@ def _list_long(conn: Connection, xid: int, path: str, stat: bytes) -> None:
         conn.reply(xid, 0, b"".join((_INT.pack(total), *parts, stat)))
 
     steps = conn.fe.served.view.listing(path, SLICE_NAMES)
-    Slices(conn, steps, take, end).start(xid, Op.GET_CHILDREN)
+    Slices(conn, path, steps, take, end).start(xid, Op.GET_CHILDREN)
 
 
 def takes_long(conn: Connection, op: int, frame: bytes) -> bool:
@@ -198,23 +199,27 @@ class Slices:
     def __init__(
         self,
         conn: Connection,
+        path: str,
         steps: Iterator[Any],
         take: Callable[[Any], None],
         end: Callable[[], None],
     ) -> None:
         """`take` each step's result, then `end` (which replies)."""
         self.conn = conn
+        self.path = path
         self.steps = steps
         self.take = take
         self.end = end
-        self.xid = 0
+        self.xid = self.op = 0
+        self.began = 0.0
         self.over = False
         self.holding = False
 
     def start(self, xid: int, op: int) -> None:
         """Take the head of the line and begin."""
         conn = self.conn
-        self.xid = xid
+        self.xid, self.op = xid, op
+        self.began = monotonic()
         conn.busy(xid, op, self)
         if conn.state == OPEN:
             self.holding = True
@@ -244,6 +249,9 @@ class Slices:
                 self.conn.reply(self.xid, e.code)
             else:
                 self.end()
+            took_ms = (monotonic() - self.began) * 1000
+            if took_ms > self.conn.fe.slow_ms:
+                self.conn.fe.slow(self.conn, self.op, self.path, took_ms)
         self.over = True
         self.conn.fe.served.view.holds -= 1
         self.conn.done()
@@ -280,7 +288,7 @@ def _count(conn: Connection, xid: int, frame: bytes) -> None:
         conn.reply(xid, 0, _INT.pack(total))
 
     steps = conn.fe.served.view.descendants(path or "/", SLICE_NAMES)
-    Slices(conn, steps, take, end).start(xid, Op.GET_ALL_CHILDREN_NUMBER)
+    Slices(conn, path, steps, take, end).start(xid, Op.GET_ALL_CHILDREN_NUMBER)
 
 
 def _get_acl(conn: Connection, xid: int, frame: bytes) -> None:

@@ -8,12 +8,14 @@ file on it means that the supervisor is gone, and then so is the child.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import gc
 import json
 import mmap
 import os
+import pickle
 import signal
 import socket
 import time
@@ -92,6 +94,8 @@ class Child:
     lives: dict[str, int] = field(default_factory=dict)
     """The present life of every process, by name."""
     on_lives: Callable[[dict[str, int]], None] | None = None
+    on_reload: Callable[[], None] | None = None
+    """Called when values of `config` have changed."""
     stopping: bool = False
     _last_alive: float = 0.0
 
@@ -139,6 +143,13 @@ class Child:
                     self.on_lives(self.lives)
             if message.get("stop"):
                 self.stopping = True
-            if message.get("reload"):
-                with contextlib.suppress(OperatorError):  # the supervisor has said why
-                    logs.reload()
+            if "reload" in message:
+                self._reload(message["reload"])
+
+    def _reload(self, changed: str) -> None:
+        """The supervisor has read the configuration again, and found no fault in it."""
+        self.config.take(pickle.loads(base64.b64decode(changed)))
+        with contextlib.suppress(OperatorError):  # the supervisor has said why
+            logs.setup(self.config.log_config, self.name, server=self.config.name)
+        if self.on_reload is not None:
+            self.on_reload()

@@ -67,9 +67,17 @@ class Served:
         """Request from the opcode on -> body of its reply, for requests that anyone may make."""
         self._hot_bytes = 0
         self._hot_limit = self.cache_bytes // HOT_SHARE
+        self._not_kept: set[bytes] = set()
+        """Opcodes whose replies are not kept prepared."""
+        if config.max_response_cache_size <= 0:
+            self._not_kept |= {GET_DATA, EXISTS}
+        self.keeps_lists = config.max_get_children_response_cache_size > 0
+        if not self.keeps_lists:
+            self._not_kept |= {CHILDREN, CHILDREN2}
         self.applied = 0
         self.zx = bytes(12)
         """The middle of a reply header: applied, and no error."""
+        self.watches_refused = 0
         self.events = 0
         self.event_bytes = 0
         self.fired: dict[int, Summary] = {}
@@ -142,7 +150,11 @@ class Served:
 
     def add_watch(self, conn: Connection, path: str, kind: int) -> None:
         """Set a watch; raises ClientRefusal beyond the limits."""
-        self.watches.add(conn, path, kind)
+        try:
+            self.watches.add(conn, path, kind)
+        except ClientRefusal:
+            self.watches_refused += 1
+            raise
         conn.watching = True
 
     def catch_up(self, zxid: int, missed: Callable[[], None]) -> None:
@@ -187,6 +199,8 @@ class Served:
 
     def remember_hot(self, frame: bytes, body: bytes) -> None:
         """Answer the same request with body until the node changes."""
+        if frame[:4] in self._not_kept:
+            return
         self._hot_bytes += len(frame) + len(body) + 200
         if self._hot_bytes > self._hot_limit:
             self.hot.clear()

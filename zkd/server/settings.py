@@ -34,10 +34,11 @@ def storage_settings(config: Config) -> StorageSettings:
     """What the configuration says about storage."""
     from zkd.storage.settings import StorageSettings
 
+    flush_bytes = max(FLUSH_MIN, min(FLUSH_MAX, config.cache_bytes // FLUSH_SHARE))
     return replace(
         StorageSettings.of(config),
         commit_on_append=not config.distributed,
         tree=tree_settings(config),
         flush_interval_s=config.flush_interval / 1000,
-        flush_bytes=max(FLUSH_MIN, min(FLUSH_MAX, config.cache_bytes // FLUSH_SHARE)),
+        flush_bytes=min(flush_bytes, config.flush_bytes or flush_bytes),
     )

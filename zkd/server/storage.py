@@ -30,6 +30,7 @@ from zkd.bus.messages import (
 from zkd.bus.sockets import Direct, Outbox
 from zkd.errors import OperatorError
 from zkd.server import logs
+from zkd.server.early import EarlyWarnings
 from zkd.server.settings import storage_settings
 from zkd.server.storage_metrics import StorageMetrics, size_of
 from zkd.storage.engine import Engine, LogFailed, LogFull
@@ -87,12 +88,22 @@ class Storage:
         self.seq = 0
         self.announced = (0, 0)
         self.accepting = False
+        self.delay_s = self.poll_s = 0.0
+        self.batch_max = 1
+        self._configure()
+        self.metrics = StorageMetrics(self)
+        self.early = EarlyWarnings(self.log, {config.data_dir, config.data_log_dir})
+        child.on_lives = self._lives
+        child.on_reload = self._configure
+
+    def _configure(self) -> None:
+        """Take from the configuration what may change while the server runs."""
+        config = self.child.config
         self.delay_s = config.flush_delay / 1000
         poll_ms = config.max_write_queue_poll_time
         self.poll_s = (poll_ms if poll_ms >= 0 else config.flush_delay / 3) / 1000
         self.batch_max = config.max_batch_size
-        self.metrics = StorageMetrics(self)
-        child.on_lives = self._lives
+        self.engine.reconfigure(storage_settings(config))
 
     def _progress(self, done: int, total: int) -> None:
         """The log above the tree is being replayed: tell the operator how far it is."""
@@ -125,6 +136,7 @@ class Storage:
                 look_at = now + LOOK_S
                 child.read_control()
                 child.alive(now)
+                self.early.look(now, self.engine.tree.counters.highest())
                 if self.admin is not None and self.admin_told != self.engine.durable:
                     self._tell_admin(self.admin)
         self._drain(b"")

@@ -51,6 +51,7 @@ class StorageMetrics(Metrics):
         self.gauge("zkd_log_bytes", lambda: size_of(self._log, "log.db*"))
         self.gauge("zkd_tree_bytes", lambda: size_of(self._data, "tree-*.db*"))
         self.gauge("zkd_log_backlog_txns", lambda: storage.engine.tree.pinned_txns)
+        self.gauge_set("zkd_sequence_counter", self._sequence)
         self.gauge_set("zkd_disk_free_bytes", self._disk_free)
         self.gauge_set("zkd_disk_full_seconds", self._disk_full)
         engine = storage.engine
@@ -120,6 +121,11 @@ class StorageMetrics(Metrics):
         """What `srst` does."""
         self._count()
         super().reset()
+
+    def _sequence(self) -> dict[str, int]:
+        """The highest counter of all znodes that make sequential names (or had many children)."""
+        path, counter = self._storage.engine.tree.counters.highest()
+        return {path: counter} if path else {}
 
     def _disk_free(self) -> dict[str, int]:
         return {str(folder): free_bytes(folder) for folder in self._folders}

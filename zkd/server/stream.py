@@ -50,6 +50,7 @@ class Stream:
         """Tell the peer who lives here; it answers with BEGIN."""
         fe = self.fe
         fe.requests.clear()
+        fe.throttle.clear()
         living = [(c.number, c.session, c.identities) for c in fe.sessions.values()]
         peer.send((JOIN, fe.child.name, fe.child.life, living))
 

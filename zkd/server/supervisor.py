@@ -10,10 +10,12 @@ while a front-end is being restarted.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gc
 import json
 import os
+import pickle
 import select
 import signal
 import socket
@@ -101,8 +103,12 @@ def _preload() -> None:
 class Supervisor:
     """Runs one server until it is told to stop; `run` is its whole life."""
 
-    def __init__(self, config: configuration.Config) -> None:
+    def __init__(
+        self, config: configuration.Config, read_again: Callable[[], configuration.Config]
+    ) -> None:
+        """`read_again`: reads the configuration once more, for SIGHUP."""
         self.config = config
+        self._read_again = read_again
         self.log = logs.get("supervisor")
         self.runtime_dir = Path(config.runtime_dir)
         self.board = Board(config.frontends)
@@ -261,14 +267,19 @@ class Supervisor:
             self._kill_silent()
 
     def _reload(self) -> None:
-        """Read the logging file again, here and in every child."""
+        """Read the configuration and the logging file again, here and in every child."""
         try:
-            logs.reload()
+            new = self._read_again()
+            logs.setup(new.log_config, "supervisor", server=self.config.name)
         except OperatorError as e:
-            self.log.error("log.reload_refused", what=e.what, where=e.where, mend=e.mend)
+            self.log.error("reload.refused", what=e.what, where=e.where, mend=e.mend)
             return
-        self._tell_all(reload=True)
-        self.log.info("log.reloaded")
+        changed, fixed = configuration.differences(self.config, new)
+        self.config.take(changed.values)
+        self._tell_all(reload=base64.b64encode(pickle.dumps(changed.values)).decode())
+        self.log.info("reload.done", changed=changed.keys)
+        if fixed:
+            self.log.warning("reload.needs_restart", keys=fixed)
 
     def _timeout_s(self) -> float:
         due = [w.restart_at - time.monotonic() for w in self.workers if w.restart_at]
@@ -499,4 +510,4 @@ def run(config_path: str | None, overrides: dict[str, str]) -> int:
             mend="remove the server.N lines to run a standalone server",
         )
     _title("supervisor", config.name)
-    return Supervisor(config).run()
+    return Supervisor(config, lambda: configuration.load(config_path, overrides)).run()

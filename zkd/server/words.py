@@ -128,6 +128,7 @@ def statistics(fe: FrontEnd, what: dict[str, Any]) -> dict[str, Any]:
         fe.metrics.reset()
     if "trace_mask" in what:
         fe.metrics.trace_mask = what["trace_mask"]
+    shed = fe.shed(what["shed"]) if "shed" in what else 0
     watch_counts = fe.served.watches.summary()
     count, total, least, greatest = fe.metrics.latency()
     answer: dict[str, Any] = {
@@ -149,6 +150,8 @@ def statistics(fe: FrontEnd, what: dict[str, Any]) -> dict[str, Any]:
         "incarnation": fe.stream.incarnation,
         "serving": fe.serving,
     }
+    if "shed" in what:
+        answer["shed"] = shed
     if "connections" in wanted:
         answer["connections"] = [_connection(c) for c in fe.connections.values()]
     if "watches" in wanted:

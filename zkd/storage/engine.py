@@ -201,6 +201,10 @@ class Engine:
 
     # -- the log -------------------------------------------------------------------------------
 
+    def reconfigure(self, settings: StorageSettings) -> None:
+        """Take new times and sizes of flushing and purging; the rest waits for the next start."""
+        self.settings = self.tree.settings = self.keeper.settings = settings
+
     def open_incarnation(self) -> int:
         """The next incarnation, committed durably; its number. What was appended is kept, what
         was refused is forgotten. LogFull while the disk is full."""

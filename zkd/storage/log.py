@@ -88,11 +88,14 @@ class LogWriter:
     `wal_frames` is the length of the WAL that is in use; the file itself is kept at its size.
     """
 
-    def __init__(self, path: Path, *, cache_bytes: int, vfs: str = "") -> None:
+    def __init__(
+        self, path: Path, *, cache_bytes: int, vfs: str = "", force_sync: bool = True
+    ) -> None:
         self.path = path
+        self._synchronous = "FULL" if force_sync else "OFF"
         database.settle_wal(path)
         self.db = database.open_writer(
-            path, synchronous="FULL", cache_bytes=cache_bytes, vfs=vfs, page_size=4096
+            path, synchronous=self._synchronous, cache_bytes=cache_bytes, vfs=vfs, page_size=4096
         )
         self.wal_frames = 0
         self.db.set_wal_hook(self._wal_hook)
@@ -248,7 +251,8 @@ class LogWriter:
         if not rows:
             return 0
         zxid, crc = rows[-1]
-        self._execute("PRAGMA synchronous = NORMAL")
+        if self._synchronous == "FULL":
+            self._execute("PRAGMA synchronous = NORMAL")
         try:
             self._update(
                 [
@@ -259,7 +263,7 @@ class LogWriter:
                 "log.purge",
             )
         finally:
-            self._execute("PRAGMA synchronous = FULL")
+            self._execute(f"PRAGMA synchronous = {self._synchronous}")
         self.meta.purged_to, self.meta.chain_base = zxid, crc
         return len(rows)
 

@@ -102,7 +102,12 @@ def open_files(data_dir: Path, log_dir: Path, settings: StorageSettings) -> Open
     tree: TreeWriter | None = None
     try:
         with explained(log_path, MEND_LOG):
-            log = LogWriter(log_path, cache_bytes=settings.log_cache_bytes, vfs=settings.vfs)
+            log = LogWriter(
+                log_path,
+                cache_bytes=settings.log_cache_bytes,
+                vfs=settings.vfs,
+                force_sync=settings.force_sync,
+            )
             mark = Mark(log_dir)
             if log.meta.generation == 0:
                 created = True
@@ -152,23 +157,31 @@ def _refuse_strangers(data_dir: Path, log_dir: Path, settings: StorageSettings) 
 
 
 def _first_tree(log: LogWriter, data_dir: Path, settings: StorageSettings) -> None:
-    path = tree_path(data_dir, 1)
+    _fresh_tree(log, data_dir, 1, settings)
+    log.replace(1, 0, None)
+
+
+def _fresh_tree(log: LogWriter, data_dir: Path, generation: int, settings: StorageSettings) -> None:
+    """Make the file of a tree without transactions."""
+    path = tree_path(data_dir, generation)
     for name in (path.name, path.name + "-wal", path.name + "-shm"):
         (data_dir / name).unlink(missing_ok=True)
     db = database.open_writer(path, synchronous="FULL", cache_bytes=0, vfs=settings.vfs)
     with db:
-        schema.create_tree(db, log.meta.id, 1)
+        schema.create_tree(db, log.meta.id, generation)
         schema.fill_fresh(db)
     db.close()
     sync_folder(data_dir)
-    log.replace(1, 0, None)
 
 
 def _open_tree(log: LogWriter, data_dir: Path, settings: StorageSettings) -> TreeWriter:
     path = tree_path(data_dir, log.meta.generation)
+    if not path.exists() and settings.trust_empty and log.meta.purged_to == 0:
+        _fresh_tree(log, data_dir, log.meta.generation, settings)
     if not path.exists():
         raise TreeDamaged(
-            f"{log.path} names this tree, which is not there",
+            f"{log.path} names this tree, which is not there"
+            + (", and no longer begins with the first transaction" if settings.trust_empty else ""),
             str(path),
             f"is dataDir what it was? Otherwise: {MEND_TREE}",
         )
@@ -188,7 +201,7 @@ def _check(opened: Opened, settings: StorageSettings) -> None:
     """Whether log, mark and tree fit together, and the log's rows above the tree are good."""
     log, tree, claims = opened.log, opened.tree, opened.mark.claims
     fault = tree_fault(log.meta, tree.zxid, tree.generation, claims)
-    if fault:
+    if fault and not (settings.trust_empty and tree.zxid == log.meta.purged_to == 0):
         raise TreeDamaged(fault, str(tree.path), MEND_TREE)
     if claims is None:
         opened.notes.append(

@@ -21,6 +21,11 @@ class StorageSettings:
     there (it is removed then), as Apache ZooKeeper's db.autocreate."""
     create_folders: bool = True
     """Make dataDir and dataLogDir where they are missing (zookeeper.datadir.autocreate)."""
+    trust_empty: bool = False
+    """Make a missing tree anew from the log, where that is whole (snapshot.trust.empty)."""
+    force_sync: bool = True
+    """Bring the log to the disk before `append` returns; False loses answered writes with the
+    machine's power (forceSync=no)."""
     accept_log_end: bool = False
     """The operator's word that the log may end where it does: `zkd check --accept-log-end`."""
     tree: TreeSettings = field(default_factory=TreeSettings)
@@ -57,6 +62,7 @@ class StorageSettings:
             "commit_on_append": "standalone",
             "create_folders": "datadir_autocreate",
             "autocreate": "db_autocreate",
+            "trust_empty": "snapshot_trust_empty",
             "accept_log_end": "accept_log_end",
         }
         values = {}

@@ -103,5 +103,6 @@ def test_completion_offers_subcommands_and_shell_commands() -> None:
         )  # fmt: skip
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
-    assert complete("zkd s", 1) == ["serve", "shell", "status", "snapshot"]
+    expected = ["serve", "shell", "status", "sessions", "shed", "snapshot"]
+    assert complete("zkd s", 1) == expected
     assert complete("zkd shell getA", 2) == ["getAcl", "getAllChildrenNumber"]

@@ -160,9 +160,9 @@ def test_what_is_not_acted_on_yet_is_said() -> None:
 
 
 def test_a_key_that_is_not_acted_on_yet_warns_unless_it_says_the_default(tmp_path: Path) -> None:
-    told = {"dataDir": str(tmp_path), "pathStats.delay": "9", "forceSync": "no", "flushDelay": "0"}
+    told = {"dataDir": str(tmp_path), "pathStats.delay": "9", "jvm.pause.monitor": "true"}
     [warning] = load(None, {**told, "initLimit": "5"}).warnings
-    words = "this version does not act on these keys yet: pathStats.delay, forceSync"
+    words = "this version does not act on these keys yet: pathStats.delay, jvm.pause.monitor"
     assert warning.what == words
     assert warning.level is Level.WARNING
 

@@ -267,6 +267,37 @@ def test_an_older_copy_of_the_tree_goes_on_from_the_log(image: Image, tmp_path: 
         open_engine(copy, NO_RESERVE)
 
 
+def test_a_missing_tree_is_made_anew_from_a_whole_log_if_the_operator_says_so(
+    image: Image,
+) -> None:
+    """snapshot.trust.empty: the log still begins with the first transaction."""
+    copy = image.copy()
+    (copy / TREE).unlink()
+    (copy / TREE_WAL).unlink()
+    engine = open_engine(copy, replace(NO_RESERVE, trust_empty=True))
+    assert engine.replayed == 60
+    engine.close()
+    assert dump(copy) == expected(image.model)
+    assert check(copy / "data", copy / "log") == []
+    engine = open_engine(copy, NO_RESERVE)
+    assert engine.durable == image.model.zxid
+    engine.close()
+
+
+def test_a_missing_tree_is_refused_whoever_trusts_it_if_the_log_has_been_purged(
+    image: Image,
+) -> None:
+    copy = image.copy()
+    engine = open_engine(copy, NO_RESERVE)
+    engine.tree.flush()
+    engine.log.purge(10, 10)
+    engine.close()
+    for name in (TREE, TREE_WAL):
+        (copy / name).unlink(missing_ok=True)
+    with pytest.raises(TreeDamaged, match="no longer begins with the first transaction"):
+        open_engine(copy, replace(NO_RESERVE, trust_empty=True))
+
+
 def test_a_tree_without_its_log_is_refused(image: Image) -> None:
     copy = image.copy()
     for path in (copy / "log").iterdir():

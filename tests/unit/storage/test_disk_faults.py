@@ -210,3 +210,18 @@ def test_a_full_disk_at_the_checkpoint_of_the_log_is_waited_for(
     engine.close()
     assert dump(tmp_path) == expected(model)
     assert check(tmp_path / "data", tmp_path / "log") == []
+
+
+@pytest.mark.parametrize(("force_sync", "syncs"), [(True, 10), (False, 0)])
+def test_force_sync_says_whether_an_append_is_on_the_disk_when_it_returns(
+    tmp_path: Path, faults: Faults, force_sync: bool, syncs: int
+) -> None:
+    engine = open_engine(tmp_path, replace(ON_FAULTY, force_sync=force_sync))
+    model = Model()
+    engine.open_incarnation()
+    faults.seen.clear()
+    for i in range(10):
+        engine.append([model.create(f"/n{i}", b"x")])
+    assert faults.seen.count(("sync", "log.db-wal")) == syncs
+    engine.close()
+    assert dump(tmp_path) == expected(model)

@@ -81,7 +81,6 @@ class BasicSettings:
     )
     snap_count: int = setting(
         "snapCount", INT, 100_000, "Transactions between two snapshots.", minimum=2, clamp=True,
-        reloadable=True,
         note="If it is set, changes are flushed to the tree's database after this many.",
     )
     snap_size_limit_bytes: int = setting(
@@ -116,7 +115,8 @@ class BasicSettings:
     )
     snapshot_trust_empty: bool = setting(
         "snapshot.trust.empty", FLAG, False, "Start with a log but no snapshot.",
-        note="Matters only while importing an Apache ZooKeeper folder: zkd's log names its tree.",
+        note="A missing tree is made anew from the log, if that still begins with the first "
+        "transaction. Take the line out again afterwards.",
     )
     serialize_last_processed_zxid_enabled: bool = setting(
         "serializeLastProcessedZxid.enabled", FLAG, True,
@@ -158,7 +158,7 @@ class BasicSettings:
     )
     jute_maxbuffer: int = setting(
         "jute.maxbuffer", BYTES, JUTE_MAXBUFFER, "Largest packet from a client.", minimum=1024,
-        reloadable=True, note="May stand in the file, too; the reference takes it as -D only.",
+        note="May stand in the file, too; the reference takes it as -D only.",
     )
     jute_maxbuffer_extrasize: int = setting(
         "jute.maxbuffer.extrasize", BYTES, -1, "What a record made by a server may be larger.",
@@ -175,7 +175,7 @@ class BehaviourSettings:
     """What the server does beyond limits: kinds of sessions and znodes (spec section 3)."""
 
     enforce_quota: bool = setting(
-        "enforceQuota", FLAG, False, "Refuse what would exceed a hard quota.", reloadable=True,
+        "enforceQuota", FLAG, False, "Refuse what would exceed a hard quota.",
     )
     enable_eager_acl_check: bool = setting(
         "enableEagerACLCheck", FLAG, False, "Check ACLs before a write is sent to the leader.",

@@ -53,6 +53,7 @@ class LimitSettings:
     request_throttler_shutdown_timeout: int = setting(
         "request_throttler.shutdownTimeout", MS, 10_000,
         "How long stalled requests are still served when the server stops.", minimum=0,
+        note="At most 300 ms: the whole server stops within 2 s.",
     )
     throttled_op_wait_time: int = setting(
         "throttled_op_wait_time", MS, 0,

@@ -75,7 +75,7 @@ class OwnSettings:
     )
     slow_request: int = own(
         "slow.request.ms", MS, 1000,
-        "A request that takes longer is logged with the time of each stage; -1: none is.",
+        "A write, or a long listing or count, that takes longer is logged; -1: none is.",
         minimum=0, special=-1, reloadable=True,
     )
     watchdog_timeout: int = own(
