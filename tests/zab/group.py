@@ -127,6 +127,9 @@ class Node:
         self.serving = False
         self.outputs: list[o.Output] = []
         """All of this life, for tests that look."""
+        self.beside: Stream | None = None
+        self.slow_ms = 0
+        """At least so long takes one thing at the disk."""
         self._disk_free_ms = 0
         self._events: list[i.Input] = []
         self._stepping = False
@@ -191,6 +194,8 @@ class Node:
             )
         elif isinstance(output, o.Truncate):
             self._write(lambda: self.disk.truncate(output.zxid), i.Truncated(output.zxid))
+        elif isinstance(output, o.ReceiveSnapshot):
+            self._receive(output)
         elif isinstance(output, o.InstallSnapshot):
             self._install(output)
         elif isinstance(output, o.Notify):
@@ -275,9 +280,8 @@ class Node:
 
     def _write(self, act: Callable[[], None], answer: i.Input) -> None:
         group, life = self.group, self.life
-        self._disk_free_ms = max(self._disk_free_ms, group.now) + group.random.randint(
-            0, group.disk_ms[self.sid]
-        )
+        takes_ms = self.slow_ms + group.random.randint(0, group.disk_ms[self.sid])
+        self._disk_free_ms = max(self._disk_free_ms, group.now) + takes_ms
 
         def done() -> None:
             if life == self.life and self.peer is not None:
@@ -293,21 +297,17 @@ class Node:
         assert (accepted, current) >= (self.disk.accepted, self.disk.current)
         self.disk.accepted, self.disk.current = accepted, current
 
-    def _install(self, output: o.InstallSnapshot) -> None:
+    def _receive(self, output: o.ReceiveSnapshot) -> None:
         conn = self.conns.get(output.conn)
         if conn is None:
             self.feed(i.SnapshotFailed("the connection has ended"))
-        elif conn.snap is None:
-            return  # when the stream has come
-        else:
-            self._install_stream(conn, conn.snap)
+        elif conn.snap is not None:
+            self._keep_stream(conn, conn.snap)
+        # otherwise when the stream has come
 
-    def _install_stream(self, conn: Conn, stream: Stream) -> None:
+    def _keep_stream(self, conn: Conn, stream: Stream) -> None:
         def act() -> None:
-            self.disk.rows.clear()
-            self.disk.tree, self.disk.tree_zxid = list(stream.tree), stream.zxid
-            self.applied, self.delivered = list(stream.tree), stream.zxid
-            self.group.delivered(self)
+            self.beside = stream
             self.group.after(0, resume)
 
         def resume() -> None:
@@ -316,14 +316,27 @@ class Node:
             for item in held:
                 self.arrived(conn, item)
 
-        self._write(act, i.SnapshotInstalled(stream.zxid))
+        self._write(act, i.SnapshotReceived(stream.zxid))
+
+    def _install(self, output: o.InstallSnapshot) -> None:
+        def act() -> None:
+            stream, disk = self.beside, self.disk
+            assert stream is not None
+            assert stream.zxid == output.zxid
+            disk.tree, disk.tree_zxid = list(stream.tree), stream.zxid
+            disk.rows = list(output.txns)
+            self._save(output.accepted, output.current)
+            self.applied, self.delivered = list(stream.tree), stream.zxid
+            self.group.delivered(self)
+
+        self._write(act, i.SnapshotInstalled(output.zxid))
 
     def arrived(self, conn: Conn, item: Sequence[Packet] | Stream) -> None:
         if conn.paused and not isinstance(item, Stream):
             conn.held.append(item)
         elif isinstance(item, Stream):
             conn.snap = item
-            self._install_stream(conn, item)
+            self._keep_stream(conn, item)
         else:
             conn.paused = item[-1][0] == Kind.SNAP
             self.feed(i.Received(conn.id, item))

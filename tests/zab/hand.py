@@ -51,7 +51,7 @@ class Hand:
     def feed(self, event: i.Input) -> list[o.Output]:
         """One step. What it wants of the disk waits until `disk` is called."""
         outputs = self.peer.step(event, self.now)
-        wanted = o.Append | o.SaveEpochs | o.Truncate
+        wanted = o.Append | o.SaveEpochs | o.Truncate | o.InstallSnapshot
         self.waiting += [output for output in outputs if isinstance(output, wanted)]
         return outputs
 
@@ -72,6 +72,9 @@ class Hand:
                 outputs += self.feed(i.Appended(output.txns[-1][0]))
             elif isinstance(output, o.SaveEpochs):
                 outputs += self.feed(i.EpochsSaved(output.accepted, output.current))
+            elif isinstance(output, o.InstallSnapshot):
+                self.log.zxids = [zxid for zxid, _ in output.txns]
+                outputs += self.feed(i.SnapshotInstalled(output.zxid))
             elif isinstance(output, o.Truncate):
                 zxid = output.zxid
                 self.log.zxids = [row for row in self.log.zxids if row <= zxid]

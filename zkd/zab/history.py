@@ -70,7 +70,7 @@ class Positions:
         self.logged = min(self.logged, zxid)
 
     def reset(self, zxid: int) -> None:
-        """A snapshot has taken the place of everything."""
+        """A snapshot takes the place of everything: nothing is told before it is durable."""
         self.received = self.logged = self.committed = self.delivered = zxid
 
     def deliver(self) -> bool:

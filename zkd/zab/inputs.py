@@ -63,7 +63,7 @@ class Accepted:
 @dataclass(frozen=True, slots=True)
 class Received:
     """Packets of one connection, in their order. What follows a SNAP and its stream is handed in
-    after `SnapshotInstalled`."""
+    after `SnapshotReceived`."""
 
     conn: int
     packets: Sequence[Packet]
@@ -99,17 +99,24 @@ class Truncated:
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotInstalled:
-    """The snapshot is durable, and in the place of log and tree."""
+class SnapshotReceived:
+    """The snapshot is complete, good and durable beside log and tree, which are what they were."""
 
     zxid: int
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFailed:
-    """The stream broke off or was no snapshot. Log and tree are what they were."""
+    """The stream broke off or was no snapshot."""
 
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInstalled:
+    """The snapshot is in the place of log and tree, with all that `InstallSnapshot` names."""
+
+    zxid: int
 
 
 # ---- leader
@@ -206,8 +213,9 @@ Input = (
     | Appended
     | EpochsSaved
     | Truncated
-    | SnapshotInstalled
+    | SnapshotReceived
     | SnapshotFailed
+    | SnapshotInstalled
     | Propose
     | SnapshotStarted
     | Sent

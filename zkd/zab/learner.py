@@ -1,6 +1,6 @@
 """The learner, a follower or an observer: promises, takes over the leader's history, then follows.
 
-    CONNECTING -> DISCOVERY -> PROMISING -> HEAD -> (INSTALLING ->) SYNCING -> PERSISTING -> WAITING
+    CONNECTING -> DISCOVERY -> PROMISING -> HEAD -> (RECEIVING ->) SYNCING -> PERSISTING -> WAITING
     -> BROADCAST
 
     ACKEPOCH leaves only after acceptedEpoch is durable (PROMISING is over)
@@ -13,8 +13,10 @@ A leader that is not established yet sends all of its log as PROPOSAL and COMMIT
 that a quorum has it. It then confirms what this server had at DIFF, TRUNC or SNAP and every COMMIT
 since; a proposal under way that came before NEWLEADER still waits for its own COMMIT.
 
-Rows are handed to the disk as they come, also before NEWLEADER: a server that crashes between
-holds a longer log under its old epoch, of a leader whose history held all that was committed.
+After DIFF or TRUNC rows are handed to the disk as they come, also before NEWLEADER: a server that
+crashes between holds a longer log under its old epoch, of a leader whose history held all that was
+committed. After SNAP they are held back, and take their place with the snapshot and the epoch in
+one step at NEWLEADER: the snapshot may be older than what this server has acknowledged.
 
 Differences from Apache ZooKeeper: a gap between proposals ends the connection in every phase (the
 log must have none); what a Java server leaves by exiting, this one leaves by closing.
@@ -57,7 +59,7 @@ from zkd.zab.outputs import (
 )
 from zkd.zab.state import State
 from zkd.zab.votes import ServerState
-from zkd.zab.zxid import epoch_of, text
+from zkd.zab.zxid import epoch_of, is_new_epoch, text
 
 
 class Phase(enum.Enum):
@@ -65,7 +67,7 @@ class Phase(enum.Enum):
     DISCOVERY = enum.auto()  # LEADERINFO is to come
     PROMISING = enum.auto()  # acceptedEpoch goes to the disk
     HEAD = enum.auto()  # DIFF, TRUNC or SNAP is to come
-    INSTALLING = enum.auto()  # the snapshot is read and written
+    RECEIVING = enum.auto()  # the snapshot is read
     SYNCING = enum.auto()  # NEWLEADER is to come
     PERSISTING = enum.auto()  # all of that and currentEpoch go to the disk
     WAITING = enum.auto()  # UPTODATE is to come
@@ -102,6 +104,8 @@ class Learner:
         self.heard_ms = state.now_ms
         """When the leader was last heard of."""
         self._skip_upto = 0  # proposals that the snapshot holds already
+        self._snapshot: int | None = None  # received, and not installed yet
+        self._held: list[Txn] = []  # what follows it
         self._mark = 0  # what must be durable before NEWLEADER is acknowledged
         self._had_committed = state.positions.committed
         self._config: Membership | None = None
@@ -157,37 +161,55 @@ class Learner:
         state, positions = self.state, self.state.positions
         if kind == Kind.SNAP:
             assert self.conn is not None
-            self._enter(Phase.INSTALLING)
-            state.install(self.conn, zxid)
+            self._enter(Phase.RECEIVING)
+            state.receive_snapshot(self.conn, zxid)
             return
         if kind not in (Kind.DIFF, Kind.TRUNC):
             raise PeerFault(f"{name(kind)} in place of DIFF, TRUNC or SNAP")
         if not state.trusted:
             raise PeerFault(f"{name(kind)} where only a snapshot can help")
-        if kind == Kind.TRUNC and zxid < positions.received:
-            if zxid < positions.committed:
-                self._stop(f"TRUNC to {text(zxid)}, but {text(positions.committed)} is committed")
-                return
-            if zxid > positions.committed and not state.history.has(zxid):
-                self._stop(f"TRUNC to {text(zxid)}, which is not in the log")
-                return
-            state.truncate(zxid)
+        if kind == Kind.TRUNC and zxid < positions.received and not self._truncate(zxid):
+            return
         self.told = positions.received
         self._enter(Phase.SYNCING)
 
-    def snapshot_installed(self, zxid: int) -> None:
-        if self.phase is Phase.INSTALLING:
-            self.told = self._skip_upto = zxid
+    def _truncate(self, zxid: int) -> bool:
+        """Drop what the leader does not have; False: that cannot be done here."""
+        state, committed = self.state, self.state.positions.committed
+        if zxid < committed:
+            self._stop(f"TRUNC to {text(zxid)}, but {text(committed)} is committed")
+            return False
+        known = zxid == committed or state.history.has(zxid)
+        if is_new_epoch(zxid) and state.history.has(zxid + 1):
+            # All of an epoch goes. What is below it came from that epoch's leader.
+            zxid = max(state.history.floor(zxid) or 0, committed)
+            known = True
+        if not known:
+            self._stop(f"TRUNC to {text(zxid)}, which is not in the log")
+            return False
+        state.truncate(zxid)
+        return True
+
+    def snapshot_received(self, zxid: int) -> None:
+        if self.phase is Phase.RECEIVING:
+            self._snapshot = self.told = self._skip_upto = zxid
             self._enter(Phase.SYNCING)
 
     def snapshot_failed(self, reason: str) -> None:
-        if self.phase is Phase.INSTALLING:
-            self._lose(f"the snapshot was not installed: {reason}")
+        if self.phase is Phase.RECEIVING:
+            self._lose(f"the snapshot was not received: {reason}")
+
+    @property
+    def _received(self) -> int:
+        """The last zxid of this server's history with what the leader has sent."""
+        if self._snapshot is None:
+            return self.state.positions.received
+        return self._held[-1][0] if self._held else self._snapshot
 
     def _stream(self, packets: Sequence[Packet]) -> None:
         """Proposals and commits, in runs; whatever else is between them."""
         txns: list[Txn] = []
-        received, told = self.state.positions.received, self.told
+        received, told = self._received, self.told
         skip_upto = self._skip_upto
         for packet in packets:
             kind, zxid, data, _ = packet
@@ -221,7 +243,7 @@ class Learner:
                 self._control(packet)
                 if self.over is not None:
                     return
-                received, told = self.state.positions.received, self.told
+                received, told = self._received, self.told
         self._take(txns, told)
 
     @staticmethod
@@ -231,7 +253,9 @@ class Learner:
             raise PeerFault(f"{what} of {text(zxid)} after {text(before)}")
 
     def _take(self, txns: list[Txn], told: int) -> None:
-        if txns:
+        if txns and self._snapshot is not None:
+            self._held += txns
+        elif txns:
             self.state.append(txns)
         if told > self.told:
             self.told = told
@@ -272,19 +296,23 @@ class Learner:
                 raise PeerFault(f"NEWLEADER with an unusable configuration: {fault}") from fault
             if state.settings.reconfig_enabled:
                 state.out.append(ConfigurationSeen(self._config))
-        self._mark = state.positions.received
-        self.acked = max(self.told, self.epoch << 32)
-        self._enter(Phase.PERSISTING)
-        state.save_epochs(self.epoch, self.epoch)
-
-    def _up_to_date(self) -> None:
-        state = self.state
         if self.told < self._had_committed:
             self._stop(
                 f"the leader's history ends at {text(self.told)}, but here"
                 f" {text(self._had_committed)} is committed"
             )
             return
+        self.acked = max(self.told, self.epoch << 32)
+        self._mark = self._received
+        self._enter(Phase.PERSISTING)
+        if self._snapshot is None:
+            state.save_epochs(self.epoch, self.epoch)
+        else:
+            state.install(self._snapshot, self._held, self.epoch)
+            self._snapshot, self._held = None, []
+
+    def _up_to_date(self) -> None:
+        state = self.state
         state.trusted = True
         config = self._config
         if (
@@ -380,8 +408,8 @@ class Learner:
             self._leader_info(packet)
         elif self.phase is Phase.HEAD:
             self._head(packet)
-        elif self.phase is Phase.INSTALLING:
-            raise DriverFault("packets before the snapshot is installed")
+        elif self.phase is Phase.RECEIVING:
+            raise DriverFault("packets before the snapshot is received")
         else:
             raise PeerFault(f"{name(packet[0])} while {self.phase.name} is under way")
 

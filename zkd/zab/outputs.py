@@ -42,13 +42,29 @@ class Truncate:
 
 
 @dataclass(frozen=True, slots=True)
-class InstallSnapshot:
-    """Read the stream that follows SNAP on the connection, put it in the place of log and tree:
-    `SnapshotInstalled`, or `SnapshotFailed` and nothing has changed. Asked once, answered once,
-    also when the connection has ended meanwhile."""
+class ReceiveSnapshot:
+    """Read the stream that follows SNAP on the connection, and keep it beside log and tree:
+    `SnapshotReceived` or `SnapshotFailed`. Asked once, answered once, also when the connection has
+    ended meanwhile. A snapshot that was received and is not installed is dropped at
+    `RoleChanged`."""
 
     conn: int
     zxid: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshot:
+    """In one step: the snapshot received takes the place of the tree, `txns` that of the whole
+    log, and the epochs are written: `SnapshotInstalled`.
+
+    All or nothing, because the rows it replaces may be among those that were acknowledged and
+    are above the snapshot's zxid: with the snapshot alone they would be lost.
+    """
+
+    zxid: int
+    txns: Sequence[Txn]
+    accepted: int
+    current: int
 
 
 # ---- the network
@@ -259,6 +275,7 @@ Output = (
     Append
     | SaveEpochs
     | Truncate
+    | ReceiveSnapshot
     | InstallSnapshot
     | Notify
     | ConnectAll

@@ -141,12 +141,16 @@ class Peer:
                 role.epochs_saved()
         elif isinstance(event, i.Truncated):
             state.truncated(event.zxid)
+        elif isinstance(event, i.SnapshotReceived):
+            state.snapshot_received(event.zxid)
+            if isinstance(role, Learner):
+                role.snapshot_received(event.zxid)
         elif isinstance(event, i.SnapshotInstalled):
             state.installed(event.zxid)
-            if isinstance(role, Learner):
-                role.snapshot_installed(event.zxid)
+            if role is not None:
+                role.epochs_saved()
         elif isinstance(event, i.SnapshotFailed):
-            state.installed(None)
+            state.snapshot_received(None)
             if isinstance(role, Learner):
                 role.snapshot_failed(event.reason)
         else:

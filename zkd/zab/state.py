@@ -14,7 +14,15 @@ from zkd.config.servers import Membership
 from zkd.zab.faults import DriverFault
 from zkd.zab.history import History, Positions
 from zkd.zab.inputs import Txn
-from zkd.zab.outputs import Append, Committed, InstallSnapshot, Output, SaveEpochs, Truncate
+from zkd.zab.outputs import (
+    Append,
+    Committed,
+    InstallSnapshot,
+    Output,
+    ReceiveSnapshot,
+    SaveEpochs,
+    Truncate,
+)
 from zkd.zab.quorum import Verifier, tracked, verifier_of
 from zkd.zab.settings import Settings, Standing
 
@@ -41,7 +49,10 @@ class State:
         self.now_ms = 0
         self.out: list[Output] = []
         self.installing: int | None = None
+        """The zxid of a snapshot that takes the place of log and tree."""
+        self.receiving: int | None = None
         """The zxid of a snapshot that is being read."""
+        self._installed_upto = 0
         self.truncating: int | None = None
         self.configure(committed, last_seen)
 
@@ -60,6 +71,7 @@ class State:
         return (
             positions.logged == positions.received
             and self.wanted == (self.accepted, self.current)
+            and self.receiving is None
             and self.installing is None
             and self.truncating is None
         )
@@ -98,17 +110,32 @@ class State:
             raise DriverFault("a truncation that nobody asked for")
         self.truncating = None
 
-    def install(self, conn: int, zxid: int) -> None:
-        self.installing = zxid
-        self.out.append(InstallSnapshot(conn, zxid))
+    def receive_snapshot(self, conn: int, zxid: int) -> None:
+        self.receiving = zxid
+        self.out.append(ReceiveSnapshot(conn, zxid))
 
-    def installed(self, zxid: int | None) -> None:
-        """None: it was not, and everything is as it was."""
-        if self.installing is None or zxid not in (None, self.installing):
+    def snapshot_received(self, zxid: int | None) -> None:
+        """None: it was not."""
+        if self.receiving is None or zxid not in (None, self.receiving):
             raise DriverFault("a snapshot that nobody asked for")
+        self.receiving = None
+
+    def install(self, zxid: int, txns: list[Txn], epoch: int) -> None:
+        """The snapshot and the rows above it, from now on all that there is, and the epoch."""
+        self.wanted = (epoch, epoch)
+        self.installing = zxid
+        self.positions.reset(zxid)
+        if txns:
+            self.positions.receive(txns[-1][0])
+        self._installed_upto = self.positions.received
+        self.out.append(InstallSnapshot(zxid, txns, epoch, epoch))
+
+    def installed(self, zxid: int) -> None:
+        if zxid != self.installing:
+            raise DriverFault("a snapshot that nobody asked to install")
         self.installing = None
-        if zxid is not None:
-            self.positions.reset(zxid)
+        self.positions.log(self._installed_upto)
+        self.epochs_saved(*self.wanted)
 
     # ---- what clients may see
 

@@ -179,44 +179,66 @@ def test_trunc_to_a_zxid_that_is_not_in_the_log_halts() -> None:
     assert "not in the log" in of(outputs, o.Halt)[0].reason
 
 
-def test_a_snapshot_takes_the_place_of_everything() -> None:
+def test_a_snapshot_takes_its_place_with_what_follows_and_the_epoch_in_one_step() -> None:
+    """The rows that this server had acknowledged above the snapshot must not be missing a while."""
     hand = discovered(Hand(1, rows("1:1-9"), accepted=1, current=1, tree=z("1:2")), 2)
-    outputs = hand.packets(1, bare(Kind.SNAP, z("2:5")))
-    assert of(outputs, o.InstallSnapshot) == [o.InstallSnapshot(1, z("2:5"))]
-    hand.log.zxids.clear()
-    hand.feed(i.SnapshotInstalled(z("2:5")))
-    outputs = hand.packets(1, *pairs([z("2:6")]), new_leader(2))
-    assert [out.txns[0][0] for out in of(outputs, o.Append)] == [z("2:6")]
+    outputs = hand.packets(1, bare(Kind.SNAP, z("1:5")))
+    assert of(outputs, o.ReceiveSnapshot) == [o.ReceiveSnapshot(1, z("1:5"))]
+    assert hand.feed(i.SnapshotReceived(z("1:5"))) == []
+    assert hand.packets(1, *pairs([z("1:6"), z("1:7")])) == []
+    outputs = hand.packets(1, *pairs([z("1:8"), z("1:9")]), new_leader(2), *proposals([z("2:1")]))
+    install, append = of(outputs, o.InstallSnapshot)[0], of(outputs, o.Append)[0]
+    assert (install.zxid, install.accepted, install.current) == (z("1:5"), 2, 2)
+    assert [zxid for zxid, _ in install.txns] == [z("1:6"), z("1:7"), z("1:8"), z("1:9")]
+    assert append.txns == [(z("2:1"), b"200000001")]
+    assert of(outputs, o.SaveEpochs) == []
+    assert sent(outputs, 1) == []
     assert sent(hand.disk(), 1) == [(Kind.ACK, z("2:0"))]
-    assert of(hand.packets(1, bare(Kind.UP_TO_DATE)), o.Committed) == [o.Committed(z("2:6"))]
+    outputs = hand.packets(1, bare(Kind.UP_TO_DATE))
+    assert of(outputs, o.Committed) == [o.Committed(z("1:9"))]
+    assert sent(outputs, 1) == [(Kind.ACK, z("2:0")), (Kind.ACK, z("2:1"))]
 
 
 def test_proposals_that_the_snapshot_holds_are_skipped() -> None:
     hand = discovered(Hand(1, accepted=1, current=1), 2)
     hand.packets(1, bare(Kind.SNAP, z("2:5")))
-    hand.feed(i.SnapshotInstalled(z("2:5")))
+    hand.feed(i.SnapshotReceived(z("2:5")))
     outputs = hand.packets(1, *pairs([z("2:4"), z("2:5"), z("2:6")]), new_leader(2))
-    assert [out.txns[0][0] for out in of(outputs, o.Append)] == [z("2:6")]
+    assert [zxid for zxid, _ in of(outputs, o.InstallSnapshot)[0].txns] == [z("2:6")]
 
 
-def test_a_snapshot_that_breaks_off_leaves_everything_as_it_was() -> None:
+@pytest.mark.parametrize("received", [False, True])
+def test_a_connection_that_ends_before_newleader_leaves_everything_as_it_was(
+    received: bool,
+) -> None:
     hand = discovered(Hand(1, rows("1:1-9"), accepted=1, current=1), 2)
-    hand.packets(1, bare(Kind.SNAP, z("2:5")))
-    hand.feed(i.Disconnected(1))
-    outputs = hand.feed(i.SnapshotFailed("the stream broke off"))
+    hand.packets(1, bare(Kind.SNAP, z("1:5")))
+    if received:
+        hand.feed(i.SnapshotReceived(z("1:5")))
+        hand.packets(1, *pairs([z("1:6")]))
+    outputs = hand.feed(i.Disconnected(1))
+    if not received:
+        assert of(outputs, o.Notify) == [], "the driver has not answered yet"
+        outputs = hand.feed(i.SnapshotFailed("the stream broke off"))
     assert hand.peer.state.positions.logged == z("1:9")
-    assert of(outputs, o.Notify), "looks for a leader when the disk has answered"
+    assert {vote.notification.zxid for vote in of(outputs, o.Notify)} == {z("1:9")}
 
 
 def test_a_snapshot_that_ends_before_what_is_committed_here_halts() -> None:
     hand = discovered(Hand(1, rows("1:1-9"), accepted=1, current=1), 2)
     hand.packets(1, bare(Kind.SNAP, z("1:5")))
-    hand.log.zxids.clear()
-    hand.feed(i.SnapshotInstalled(z("1:5")))
-    hand.packets(1, new_leader(2))
-    hand.disk()
-    outputs = hand.packets(1, bare(Kind.UP_TO_DATE))
+    hand.feed(i.SnapshotReceived(z("1:5")))
+    outputs = hand.packets(1, new_leader(2))
     assert "is committed" in of(outputs, o.Halt)[0].reason
+    assert of(outputs, o.InstallSnapshot) == []
+
+
+def test_trunc_to_the_beginning_of_an_epoch_drops_all_of_it() -> None:
+    hand = discovered(Hand(1, rows("1:1-2", "2:1-2"), accepted=2, current=2, tree=z("1:1")), 3)
+    outputs = hand.packets(1, bare(Kind.TRUNC, z("2:0")), *pairs([z("2:1")]), new_leader(3))
+    assert of(outputs, o.Truncate) == [o.Truncate(z("1:2"))]
+    hand.disk()
+    assert of(hand.packets(1, bare(Kind.UP_TO_DATE)), o.Committed) == [o.Committed(z("2:1"))]
 
 
 @pytest.mark.parametrize(

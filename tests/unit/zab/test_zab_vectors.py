@@ -95,9 +95,8 @@ def test_the_learner_says_what_apaches_learner_said(sequence: dict[str, Any]) ->
             continue
         found = hand.packets(1, packet)
         outputs += found
-        for install in of(found, o.InstallSnapshot):
-            hand.log.zxids.clear()
-            outputs += hand.feed(i.SnapshotInstalled(install.zxid))
+        for snapshot in of(found, o.ReceiveSnapshot):
+            outputs += hand.feed(i.SnapshotReceived(snapshot.zxid))
         outputs += hand.disk()
     assert not of(outputs, o.Close), of(outputs, o.Close)
     said = sent(outputs, 1)
