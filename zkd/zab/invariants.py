@@ -1,6 +1,6 @@
 """What is true of one server after every step, in production too.
 
-    committed, logged <= received or equal by a snapshot; delivered = min(committed, logged)
+    committed, logged <= received; delivered <= min(committed, logged)
     current <= accepted; neither goes back
     a learner acknowledges nothing that is not durable, and not before NEWLEADER's own ack
     a leader's committed point is covered by a quorum of what it was told, and by what it proposed
@@ -17,12 +17,12 @@ from zkd.zab.leader import Leader
 from zkd.zab.learner import Learner
 from zkd.zab.state import State
 
-Seen = tuple[int, int, int]
-"""accepted epoch, current epoch, committed: what may not go back."""
+Seen = tuple[int, int]
+"""accepted epoch, current epoch: what may not go back."""
 
 
 def seen(state: State) -> Seen:
-    return state.accepted, state.current, state.positions.committed
+    return state.accepted, state.current
 
 
 def check(state: State, role: Leader | Learner | None, before: Seen) -> None:
