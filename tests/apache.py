@@ -1,6 +1,7 @@
 """Apache ZooKeeper from Debian's package, as something to compare with.
 
-`start(folder)` runs one standalone server on a free loopback port until its context ends; the
+`start(folder)` runs one standalone server on a free loopback port until its context ends,
+`start_members` some members of an ensemble; the
 fixture `apache_zookeeper` is one such server for the whole run, shared, so a test keeps to
 paths of its own. Import the fixture by name into the test module that wants it. A machine
 without Java or the package skips these tests.
@@ -20,8 +21,8 @@ import socket
 import subprocess
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,16 +121,17 @@ def _write_config(folder: Path, port: int, settings: dict[str, str]) -> Path:
     return path
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_ready(server: _Running) -> None:
     end = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < end and process.poll() is None:
+    port = server.seen.port
+    while time.monotonic() < end and server.process.poll() is None:
         try:
             if "Mode:" in four_letters(port, "srvr", 1.0):
                 return
         except OSError:
             pass
         time.sleep(0.02)  # between two looks, not instead of one
-    pytest.fail(f"Apache ZooKeeper on port {port} is not ready:\n{log.read_text()[-3000:]}")
+    pytest.fail(f"Apache ZooKeeper on port {port} is not ready:\n{server.log.read_text()[-3000:]}")
 
 
 @contextmanager
@@ -145,9 +147,52 @@ def start(
     `settings` are further lines of zoo.cfg; `jvm_flags` go before the class, for system
     properties that zoo.cfg does not carry. Stopped by its process id at the end.
     """
+    with _running(folder, port or free_port(), settings or {}, jvm_flags) as server:
+        _wait_until_ready(server)
+        yield server.seen
+
+
+@contextmanager
+def start_members(
+    folder: Path,
+    lines: dict[int, str],
+    sids: Sequence[int],
+    *,
+    settings: dict[str, str] | None = None,
+    jvm_flags: tuple[str, ...] = (),
+    ready: bool = True,
+) -> Iterator[dict[int, ApacheServer]]:
+    """Run the members `sids` of the ensemble that `lines` describe (the values of `server.N`,
+    without client ports), each in a folder of its own. With `ready` they serve when this yields."""
+    common = {"tickTime": "500", "initLimit": "20", "syncLimit": "10"}
+    common |= {f"server.{sid}": line for sid, line in lines.items()} | (settings or {})
+    with ExitStack() as stack:
+        servers: dict[int, _Running] = {}
+        for sid in sids:
+            (folder / str(sid) / "data").mkdir(parents=True, exist_ok=True)
+            (folder / str(sid) / "data" / "myid").write_text(f"{sid}\n")
+            servers[sid] = stack.enter_context(
+                _running(folder / str(sid), free_port(), common, jvm_flags)
+            )
+        for server in servers.values() if ready else ():
+            _wait_until_ready(server)
+        yield {sid: server.seen for sid, server in servers.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    seen: ApacheServer
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@contextmanager
+def _running(
+    folder: Path, port: int, settings: dict[str, str], jvm_flags: tuple[str, ...]
+) -> Iterator[_Running]:
+    """A server process, ready or not."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    port = port or free_port()
-    config = _write_config(folder, port, settings or {})
+    config = _write_config(folder, port, settings)
     command = [
         "java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto",
         "-Dzookeeper.extendedTypesEnabled=true",
@@ -166,8 +211,7 @@ def start(
             preexec_fn=_die_with_parent,
         )
     try:
-        _wait_until_ready(process, port, log)
-        yield ApacheServer(port, process.pid, folder)
+        yield _Running(ApacheServer(port, process.pid, folder), process, log)
     finally:
         process.terminate()
         try:

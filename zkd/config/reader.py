@@ -13,7 +13,14 @@ from typing import Any
 from zkd.config import keys, properties
 from zkd.config.findings import Finding, Level
 from zkd.config.key import Action, Key
-from zkd.config.servers import Membership, ServerLine, parse_group, parse_server
+from zkd.config.servers import (
+    Membership,
+    ServerLine,
+    parse_group,
+    parse_server,
+    parse_version,
+    parse_weight,
+)
 
 COMMAND_LINE = "command line"
 
@@ -168,9 +175,9 @@ def membership(settings: Settings, lines: Iterable[Given], *, version: int = 0) 
             elif head == "group":
                 groups[int(number)] = parse_group(line.text)
             elif head == "weight":
-                weights[int(number)] = _weight(line.text)
+                weights[int(number)] = parse_weight(line.text)
             else:
-                version = _version(line.text)
+                version = parse_version(line.text)
         except ValueError as error:
             settings.add(Level.ERROR, line.name, f"{line.name}: {error}", where=line.where)
     return Membership(
@@ -180,16 +187,3 @@ def membership(settings: Settings, lines: Iterable[Given], *, version: int = 0) 
 
 def _sorted(mapping: dict[int, Any]) -> Mapping[int, Any]:
     return dict(sorted(mapping.items()))
-
-
-def _weight(text: str) -> int:
-    if not text.isdigit():
-        raise ValueError(f"'{text}' is not a weight: a whole number from 0 is")
-    return int(text)
-
-
-def _version(text: str) -> int:
-    try:
-        return int(text, 16)
-    except ValueError:
-        raise ValueError(f"'{text}' is not a hexadecimal version") from None

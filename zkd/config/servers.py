@@ -6,13 +6,18 @@ quorum/flexible/QuorumHierarchical.java):
     host:quorum:election[:role][|host:quorum:election[:role]...][;[host:]port][;[host:]tlsPort]
 
 IPv6 addresses stand in brackets. Everything here is pure and raises ValueError with a sentence.
+The text of a whole configuration, as servers send it to each other and as /zookeeper/config holds
+it, is written by `Membership.text` and read by `parse_membership`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from string import hexdigits
 from types import MappingProxyType
+
+from zkd.config import properties
 
 PARTICIPANT = "participant"
 OBSERVER = "observer"
@@ -167,6 +172,58 @@ def parse_group(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(":"))
     except ValueError:
         raise ValueError(f"'{text}' is not a list of server ids such as 1:2:3") from None
+
+
+def parse_weight(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"'{text}' is not a weight: a whole number from 0 is")
+    return int(text)
+
+
+def parse_version(text: str) -> int:
+    """A version: hexadecimal, without 0x."""
+    if not text or any(digit not in hexdigits for digit in text):
+        raise ValueError(f"'{text}' is not a hexadecimal version")
+    return int(text, 16)
+
+
+def parse_membership(text: str) -> Membership:
+    """Read the text of a configuration: server, group, weight and version lines, nothing else.
+
+    Several addresses of a server are taken whatever this server's own settings say: what the
+    ensemble has agreed on counts. Of a key that comes twice the last one counts, as in Java.
+    """
+    servers: dict[int, ServerLine] = {}
+    groups: dict[int, tuple[int, ...]] = {}
+    weights: dict[int, int] = {}
+    version = 0
+    entries, bad = properties.parse(text)
+    if bad:
+        raise ValueError(f"line {bad[0].line}: {bad[0].what}")
+    for entry in entries:
+        head, _, number = entry.key.partition(".")
+        value = entry.value.strip()
+        if entry.key == "version":
+            version = parse_version(value)
+        elif head not in ("server", "group", "weight") or not _is_number(number):
+            raise ValueError(f"'{entry.key}' is no line of a configuration")
+        elif head == "server":
+            servers[int(number)] = parse_server(int(number), value, multi_address=True)
+        elif head == "group":
+            groups[int(number)] = parse_group(value)
+        else:
+            weights[int(number)] = parse_weight(value)
+    return Membership(
+        dict(sorted(servers.items())),
+        dict(sorted(groups.items())),
+        dict(sorted(weights.items())),
+        version,
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def faults(membership: Membership, *, standalone_enabled: bool) -> Iterable[str]:

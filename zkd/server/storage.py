@@ -42,13 +42,15 @@ if TYPE_CHECKING:
 LOOK_S = 0.02
 """So often the control channel is looked at, and idle work is done."""
 PEER_EVERY_S = 0.01
-WORK_EVERY_S = 0.004
-"""Under load background work gets a slice so often, however much waits to be appended."""
-SLICE_S = 0.001
-"""How long that one may take; a write that comes meanwhile waits so long."""
-IDLE_SLICE_S = 0.0003
-"""How long one may take while nothing waits: the next batch of a few busy clients is not there
-sooner."""
+WORK_EVERY_S = 0.001
+"""Background work gets a slice so often, however much waits to be appended."""
+SLICE_S = 0.0003
+"""How long a slice may take: a write that comes meanwhile waits so long."""
+SLICE_FACTOR_MAX = 16
+"""By so much a slice may grow with what is not flushed yet."""
+PAUSE_S = 0.0005
+"""Between two slices storage sleeps if nothing comes: the scheduler lets a process that never does
+keep its core for milliseconds, and the peer or a front-end may be waiting for that core."""
 ADMIN_EVERY_S = 0.1
 """How often the admin process is told what is durable, while that changes."""
 FULL_RETRY_S = 1.0
@@ -118,13 +120,13 @@ class Storage:
         more = True
         child.ready()
         while not child.stopping:
-            frame = recv(0 if more else LOOK_S)
+            frame = recv(PAUSE_S if more else LOOK_S)
             if frame:
                 self._drain(frame)
             now = time.monotonic()
             if not frame or now >= work_at:
                 work_at = now + WORK_EVERY_S
-                more = self.engine.work(SLICE_S if frame else IDLE_SLICE_S)
+                more = self.engine.work(self._slice_s())
                 if self.engine.turn != self.announced[1]:
                     self._announce()
                     self.metrics.turned()
@@ -139,6 +141,11 @@ class Storage:
                     self._tell_admin(self.admin)
         self._drain(b"")
         self.engine.close()
+
+    def _slice_s(self) -> float:
+        """The more there is to flush, the longer a slice."""
+        pinned = self.engine.tree.pinned_bytes / self.engine.settings.flush_bytes
+        return SLICE_S * min(max(1.0, 4 * pinned), SLICE_FACTOR_MAX)
 
     def _drain(self, frame: bytes) -> None:
         """Take this and everything else that has arrived; append the batch with one commit."""

@@ -3,6 +3,8 @@
 Both are streams: neither the nodes nor the records are held in memory. Snapshot: header, sessions,
 ACLs, nodes (parents first, the root as ""), then up to three sections, each closed by a seal, the
 Adler-32 of all bytes before it. Older servers write fewer sections: a file may end after a seal.
+Sessions, ACLs and nodes by themselves (`read_sessions` and so on, `write_tree`) are what a leader
+sends too: see snap_stream.py.
 Sources: spec/txn-and-storage-formats.md 3 and 4; `FileSnap.java`, `FileTxnLog.java`,
 `DataTree.java`, `SnapStream.java` of Apache ZooKeeper.
 """
@@ -16,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 from zlib import adler32
 
 from zkd.errors import OperatorError
@@ -33,6 +35,8 @@ FILE_VERSION = 2
 NO_ACL = -1
 """The id of world:anyone:31, which is in no list."""
 FIELD_MAX = 1 << 30
+ACLS_MAX = 256 << 20
+"""Bytes of all lists of ACLs: they are held in memory while the nodes are read."""
 CHUNK = 1 << 18
 END_OF_RECORD = b"B"
 
@@ -45,6 +49,18 @@ _RECORD = Struct(">qi")
 _END_OF_NODES = b"\0\0\0\1/"
 
 
+class Readable(Protocol):
+    """What is read from."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Writable(Protocol):
+    """What is written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
 class FormatError(OperatorError):
     """A file is not what its format says."""
 
@@ -52,12 +68,17 @@ class FormatError(OperatorError):
         super().__init__(what, where, "use another snapshot or log of the same server")
 
 
-class _Source:
-    """Reads from a file, keeping the Adler-32 of all that was taken."""
+class Source:
+    """Reads from a file, keeping the Adler-32 of all that was taken.
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    Only `read` of the file is used; it may give less than was asked for, and nothing at its end.
+    """
+
+    def __init__(self, file: Readable, name: str, field_max: int = FIELD_MAX) -> None:
+        """`field_max`: the longest string or buffer that is taken."""
         self._file = file
         self.name = name
+        self._field_max = field_max
         self._buffer = b""
         self._at = 0
         self._summed = 0
@@ -115,7 +136,7 @@ class _Source:
         size = self.int_()
         if size == -1:
             return None
-        if not 0 <= size <= FIELD_MAX:
+        if not 0 <= size <= self._field_max:
             raise self.error(f"an impossible length ({size})")
         return self.take(size)
 
@@ -125,8 +146,52 @@ class _Source:
             raise self.error("a string is missing")
         return found.decode("utf-8", "replace")
 
+    def rest(self) -> bytes:
+        """What was read from the file and not taken."""
+        return self._buffer[self._at :]
+
     def error(self, what: str) -> FormatError:
         return FormatError(what, f"{self.name}, byte {self.offset}")
+
+
+def read_sessions(source: Source) -> Iterator[tuple[int, int]]:
+    """(session, timeout in ms)."""
+    for _ in range(source.int_()):
+        session, timeout = _SESSION.unpack(source.take(_SESSION.size))
+        yield session, timeout
+
+
+def read_acls(source: Source) -> dict[int, bytes | None]:
+    """The lists by their number."""
+    found: dict[int, bytes | None] = {NO_ACL: None}
+    start = source.offset
+    for _ in range(source.int_()):
+        number = source.long()
+        entries: list[acls.AclEntry] = []
+        for _ in range(source.int_()):
+            entries.append((source.int_(), source.text(), source.text()))
+        found[number] = acls.compact(acls.encode(entries))
+        if source.offset - start > ACLS_MAX:
+            raise source.error(f"more than {ACLS_MAX} bytes of ACLs")
+    return found
+
+
+def read_nodes(source: Source, lists: Mapping[int, bytes | None]) -> Iterator[NodeRow]:
+    """(path, data, raw stat, acl), parents first; numChildren is 0 in every stat."""
+    while True:
+        path = source.text()
+        if path == "/":
+            return
+        if path and (path[0] != "/" or path[-1] == "/"):
+            raise source.error(f"{path!r} is no path")
+        data = source.field()
+        number = source.long()
+        stat = source.take(60)
+        if number not in lists:
+            raise source.error(f"{path or '/'} has the ACL {number}, which is not there")
+        length = len(data) if data else 0
+        raw = stat[:52] + _INT.pack(length) + bytes(4) + stat[52:]
+        yield path or "/", data, raw, lists[number]
 
 
 @dataclass(frozen=True)
@@ -145,47 +210,24 @@ class SnapshotReader:
     """
 
     def __init__(self, file: BinaryIO, name: str = "snapshot") -> None:
-        self._source = source = _Source(file, name)
+        self._source = source = Source(file, name)
         magic, _, self.dbid = _HEADER.unpack(source.take(_HEADER.size))
         if magic != SNAPSHOT_MAGIC:
             raise FormatError("not a snapshot of Apache ZooKeeper", name)
-        self.sessions: dict[int, int] = {}
-        for _ in range(source.int_()):
-            session, timeout = _SESSION.unpack(source.take(_SESSION.size))
-            self.sessions[session] = timeout
-        self._acls: dict[int, bytes | None] = {NO_ACL: None}
-        for _ in range(source.int_()):
-            number = source.long()
-            self._acls[number] = self._acl()
+        self.sessions = dict(read_sessions(source))
+        self._acls = read_acls(source)
         self.count = 0
         self.digest: ZxidDigest | None = None
         """Known when `nodes` has ended, if the file has it."""
         self.last_zxid: int | None = None
         """The zxid when the snapshot was complete, if the file has it."""
 
-    def _acl(self) -> bytes | None:
-        source = self._source
-        entries: list[acls.AclEntry] = []
-        for _ in range(source.int_()):
-            entries.append((source.int_(), source.text(), source.text()))
-        return acls.compact(acls.encode(entries))
-
     def nodes(self) -> Iterator[NodeRow]:
         """(path, data, raw stat, acl), parents first, once; numChildren is 0 in every stat."""
         source = self._source
-        while True:
-            path = source.text()
-            if path == "/":
-                break
-            data = source.field()
-            number = source.long()
-            stat = source.take(60)
-            if number not in self._acls:
-                raise source.error(f"{path or '/'} has the ACL {number}, which is not there")
-            length = len(data) if data else 0
-            raw = stat[:52] + _INT.pack(length) + bytes(4) + stat[52:]
+        for node in read_nodes(source, self._acls):
             self.count += 1
-            yield path or "/", data, raw, self._acls[number]
+            yield node
         self._seal()
         if source.has(_DIGEST.size):
             zxid, version, digest = _DIGEST.unpack(source.take(_DIGEST.size))
@@ -217,10 +259,10 @@ def open_snapshot(path: Path) -> BinaryIO:
         raise FormatError(str(e), str(path)) from e
 
 
-class _Sink:
+class Sink:
     """Writes to a file in large pieces, keeping the Adler-32 of everything."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Writable) -> None:
         self._file = file
         self._parts: list[bytes] = []
         self._size = 0
@@ -244,22 +286,14 @@ class _Sink:
         self.put(_LONG.pack(self._sum) + _END_OF_NODES)
 
 
-def write_snapshot(
-    file: BinaryIO,
+def write_tree(
+    sink: Sink,
     nodes: Iterable[NodeRow],
     *,
     sessions: Mapping[int, int],
     acl_lists: Iterable[bytes | None],
-    zxid: int,
-    digest: int | None,
 ) -> int:
-    """Write a snapshot that Apache ZooKeeper 3.5 to 3.9 loads; how many nodes it has.
-
-    `nodes`: parents before children, the root first. `acl_lists`: every list that occurs (they
-    stand before the nodes; KeyError for one that is missing). `digest`: the tree's at `zxid`.
-    """
-    sink = _Sink(file)
-    sink.put(_HEADER.pack(SNAPSHOT_MAGIC, FILE_VERSION, -1))
+    """Sessions, ACLs and nodes, as `write_snapshot` takes them; how many nodes."""
     sink.put(_INT.pack(len(sessions)))
     for session, timeout in sessions.items():
         sink.put(_SESSION.pack(session, timeout))
@@ -288,6 +322,26 @@ def write_snapshot(
         )
         count += 1
     sink.put(_END_OF_NODES)
+    return count
+
+
+def write_snapshot(
+    file: BinaryIO,
+    nodes: Iterable[NodeRow],
+    *,
+    sessions: Mapping[int, int],
+    acl_lists: Iterable[bytes | None],
+    zxid: int,
+    digest: int | None,
+) -> int:
+    """Write a snapshot that Apache ZooKeeper 3.5 to 3.9 loads; how many nodes it has.
+
+    `nodes`: parents before children, the root first. `acl_lists`: every list that occurs (they
+    stand before the nodes; KeyError for one that is missing). `digest`: the tree's at `zxid`.
+    """
+    sink = Sink(file)
+    sink.put(_HEADER.pack(SNAPSHOT_MAGIC, FILE_VERSION, -1))
+    count = write_tree(sink, nodes, sessions=sessions, acl_lists=acl_lists)
     sink.seal()
     known = (0, DIGEST_VERSION, 0) if digest is None else (zxid, DIGEST_VERSION, digest)
     sink.put(_DIGEST.pack(*known))
@@ -326,7 +380,7 @@ def read_txn_log(file: BinaryIO, name: str = "log") -> Iterator[LogRecord]:
     Ends silently where Apache ZooKeeper does: at the end, at padding, or at a partial record (the
     next file goes on). FormatError for a wrong header or checksum.
     """
-    source = _Source(file, name)
+    source = Source(file, name)
     if not source.has(1):
         return
     magic, _, _ = _HEADER.unpack(source.take(_HEADER.size))

@@ -110,7 +110,7 @@ class GenerationWriter:
 
     def sessions(self, sessions: Iterable[tuple[int, int]]) -> None:
         """(session, timeout in ms)."""
-        self.db.executemany(PUT_SESSION, [session_row(*session) for session in sessions])
+        self.db.executemany(PUT_SESSION, (session_row(*session) for session in sessions))
 
     def finish(self, zxid: int) -> int:
         """Complete the tree at `zxid` and make file and folder durable; the tree's digest."""

@@ -41,7 +41,7 @@ CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 
 PUT_NODE = "INSERT INTO node VALUES(?, ?, ?, ?, ?, ?, ?, ?)"
-PUT_SESSION = "INSERT OR REPLACE INTO session VALUES(?, ?, ?)"
+PUT_SESSION = "INSERT INTO session VALUES(?, ?, ?)"
 PUT_META = "INSERT INTO meta(key, value) VALUES(?, ?) ON CONFLICT DO UPDATE SET value = ?2"
 
 EMPTY_DIGEST = 0x51C6D660

@@ -57,6 +57,7 @@ PUT_OWNER = "INSERT OR REPLACE INTO ephemeral VALUES(?, ?)"
 DELETE_OWNER = "DELETE FROM ephemeral WHERE owner = ? AND path = ?"
 PUT_SPECIAL = "INSERT OR REPLACE INTO special(owner, path) VALUES(?, ?)"
 DELETE_SPECIAL = "DELETE FROM special WHERE owner = ? AND path = ?"
+REPLACE_SESSION = PUT_SESSION.replace("INSERT", "INSERT OR REPLACE")
 DELETE_SESSION = "DELETE FROM session WHERE id = ?"
 
 
@@ -290,7 +291,7 @@ class TreeWriter:
         sessions = iter(changes.sessions.items())
         while ids := list(islice(sessions, CHUNK)):
             many = self.db.executemany
-            many(PUT_SESSION, [session_row(i, t) for i, t in ids if t is not None])
+            many(REPLACE_SESSION, [session_row(i, t) for i, t in ids if t is not None])
             many(DELETE_SESSION, [(i,) for i, timeout in ids if timeout is None])
             yield
         self._write_meta(changes)

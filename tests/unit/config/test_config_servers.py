@@ -11,6 +11,7 @@ from zkd.config.servers import (
     ServerLine,
     faults,
     parse_group,
+    parse_membership,
     parse_server,
     split_host,
 )
@@ -145,3 +146,44 @@ def test_the_text_of_a_membership_is_that_of_zookeeper_config() -> None:
         "weight.1=5\n"
         "version=1a"
     )
+
+
+TEXT = """server.1=a:2888:3888:participant;0.0.0.0:2181
+server.2=[::1]:2888:3888:participant;[::1]:2181
+server.10=b:1:2:observer|c:1:2:observer;0.0.0.0:2181;d:2281
+group.1=1:2
+weight.1=0
+weight.2=3
+version=10000002a"""
+
+
+def test_the_text_of_a_configuration_is_read_back() -> None:
+    found = parse_membership(TEXT)
+    assert list(found.servers) == [1, 2, 10]
+    assert (found.groups, found.weights, found.version) == ({1: (1, 2)}, {1: 0, 2: 3}, 0x10000002A)
+    assert [line.id for line in found.observers()] == [10]
+    assert parse_membership(found.text()) == found
+    assert parse_membership("version = ff\r\nserver.3 : h\\:1:2").version == 255
+    assert parse_membership("") == Membership()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("tickTime=2000", "tickTime"),
+        ("server.x=a:1:2", "server.x"),
+        ("server=a:1:2", "server"),
+        ("group.1=1:x", "list of server ids"),
+        ("weight.1=-1", "not a weight"),
+        ("weight.1=a", "not a weight"),
+        ("a=\\u00", "line 1"),
+        ("version=xyz", "hexadecimal"),
+        ("version=-1", "hexadecimal"),
+        ("version=", "hexadecimal"),
+        ("server.1=a:1", "form"),
+        ("server.1=\\uzzzz", "line 1"),
+    ],
+)
+def test_other_text_than_a_configuration_is_refused(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_membership(text)

@@ -101,9 +101,9 @@ def test_a_huge_backlog_is_forgotten_in_turns() -> None:
     for number in range(6000):
         server.create(f"/n{number}")
     base = grown(server)
+    own = len(server.state.own)
     server.state.rebase(base)
-    left = len(server.state.own)
-    assert 0 < left < 2500
+    assert 0 < own - len(server.state.own) < 1500  # a little at once: writes wait meanwhile
     assert server.state.get("/n5999") is not None
     while server.state.release():
         pass

@@ -1,0 +1,1 @@
+"""Bytes and sockets between servers: elections, learners, snapshot streams. No protocol logic."""
