@@ -29,9 +29,10 @@ bench: $(VENV)/.dev system
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.run $(CHAOS_ARGS)
 
-# A directory with a million children: filled, listed, emptied.
+# A directory with a million children: filled, listed, emptied. A start with ten million znodes.
 large: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow -s tests/integration/test_large_directory.py
+	$(BIN)/python -m pytest -m slow -s tests/integration/test_large_directory.py \
+	    tests/integration/test_large_tree.py
 
 # 10,000 clients that come back at once, and a million watches.
 crowds: $(VENV)/.dev

@@ -65,6 +65,7 @@ class Storage:
         self.log = logs.get(child.name)
         config = child.config
         settings = storage_settings(config)
+        self.began = time.monotonic()
         self.engine = Engine(
             config.data_dir,
             config.data_log_dir,
@@ -108,7 +109,10 @@ class Storage:
     def _progress(self, done: int, total: int) -> None:
         """The log above the tree is being replayed: tell the operator how far it is."""
         self.child.alive()
-        self.child.say(status=f"Recovering: {done} of {total} transactions replayed")
+        took_s = time.monotonic() - self.began
+        left_s = took_s / done * (total - done) if done else 0.0
+        told = f"Recovering: {done * 100 // total} %, {done} of {total} transactions replayed"
+        self.child.say(status=f"{told}, {left_s:.0f} s left")
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -164,9 +168,9 @@ class Storage:
                     incarnation = self.engine.incarnation
                 elif message[1] == incarnation:
                     batch += message[3]
-                    if len(batch) >= self.batch_max:
-                        self._append(batch)
-                        batch = []
+                    while len(batch) >= self.batch_max:
+                        self._append(batch[: self.batch_max])
+                        batch = batch[self.batch_max :]
                         deadline = 0.0
             frame = recv()
             if not frame:
