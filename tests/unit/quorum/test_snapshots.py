@@ -19,7 +19,7 @@ from zkd.jute.quorum import Kind, encode
 from zkd.server.quorum import net
 from zkd.server.quorum.learner_net import LinkSettings
 from zkd.server.quorum.link import Sink
-from zkd.server.quorum.snapshots import receive_snapshot, send_snapshot
+from zkd.server.quorum.snapshots import MODULE, receive_snapshot, send_snapshot
 from zkd.storage.check import check, scan_all
 from zkd.storage.engine import Engine
 from zkd.storage.reader import open_tree
@@ -69,15 +69,17 @@ def stream_of(folder: Path) -> bytes:
 
 
 def children() -> list[str]:
-    """Processes that this one has started and that run still."""
+    """Snapshot children of this process that run still (servers of other tests are not meant)."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
             stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_bytes().decode()
         except (OSError, ValueError):
             continue
-        if folder.name.isdigit() and int(stat[1]) == os.getpid():
-            found.append((folder / "cmdline").read_bytes().decode())
+        ours = folder.name.isdigit() and int(stat[1]) == os.getpid()
+        if ours and MODULE in command:
+            found.append(command)
     return found
 
 
