@@ -43,6 +43,7 @@ from zkd.jute.quorum import (
 )
 from zkd.zab.faults import DriverFault, PeerFault
 from zkd.zab.inputs import Txn
+from zkd.zab.observer_master import ObserverMaster
 from zkd.zab.outputs import (
     Close,
     ConfigurationActivated,
@@ -81,6 +82,10 @@ _STREAM = {Phase.SYNCING, Phase.PERSISTING, Phase.WAITING, Phase.BROADCAST}
 _SYNC_LIMIT = {Phase.PERSISTING, Phase.WAITING, Phase.BROADCAST}
 
 
+_Sync = tuple[int | None, int]
+"""The observer's connection, or None and the tag of a client here."""
+
+
 class Learner:
     """Steps of a server that follows or observes; writes to `state.out`.
 
@@ -106,11 +111,14 @@ class Learner:
         self._skip_upto = 0  # proposals that the snapshot holds already
         self._snapshot: int | None = None  # received, and not installed yet
         self._held: list[Txn] = []  # what follows it
+        self._under_way: list[Txn] = []  # for the observers: not delivered at UPTODATE
         self._mark = 0  # what must be durable before NEWLEADER is acknowledged
         self._had_committed = state.positions.committed
         self._config: Membership | None = None
-        self._syncs: deque[int] = deque()  # tags, in the order they were asked
-        self._answered: deque[tuple[int, int]] = deque()  # (zxid to be delivered first, tag)
+        self.master: ObserverMaster | None = None
+        """For the observers of this follower, while it serves."""
+        self._syncs: deque[_Sync] = deque()  # in the order they were asked
+        self._answered: deque[tuple[int, _Sync]] = deque()  # with the zxid to be delivered first
         state.out.append(Connect(leader))
 
     # ---- discovery
@@ -257,11 +265,17 @@ class Learner:
             self._held += txns
         elif txns:
             self.state.append(txns)
+            if self.master is not None:
+                self.master.proposed(txns)
         if told > self.told:
             self.told = told
             if self.phase is Phase.BROADCAST:
                 self.state.commit(told)
-                self._answer_syncs()
+                self._delivered()
+        if txns and self.phase is not Phase.BROADCAST and self.state.settings.observer_master:
+            self._under_way += txns
+            if self.phase is Phase.SYNCING:
+                self._under_way = [txn for txn in self._under_way if txn[0] > self.told]
 
     def _control(self, packet: Packet) -> None:
         kind, zxid, data, _ = packet
@@ -279,7 +293,9 @@ class Learner:
             assert self.conn is not None
             self.state.out.append(SendPing(self.conn, zxid))
         elif kind == Kind.REVALIDATE:
-            self.state.out.append(Revalidated(*read_revalidated(data)))
+            session, valid = read_revalidated(data)
+            if self.master is None or not self.master.revalidated(session, valid):
+                self.state.out.append(Revalidated(session, valid))
         elif kind == Kind.SYNC:
             self._sync_answered()
         else:
@@ -323,6 +339,7 @@ class Learner:
             state.configure(config, config)
             state.out.append(ConfigurationActivated(config))
         state.commit(self.told)
+        self._serve_observers()
         self._skip_upto = 0
         self._send((Kind.ACK, self.epoch << 32, None, None))
         self._enter(Phase.BROADCAST)
@@ -335,6 +352,8 @@ class Learner:
         """A reconfiguration is committed; for an observer its transaction comes along."""
         kind, zxid, data, authinfo = packet
         leader = read_long(data, name(kind))
+        if self.master is not None:
+            self.master.activated(zxid, leader)
         if kind == Kind.COMMIT_AND_ACTIVATE:
             self._stream([(Kind.COMMIT, zxid, None, authinfo)])
         else:
@@ -346,7 +365,7 @@ class Learner:
         if self.phase is Phase.BROADCAST:
             self._acknowledge()
             self.state.deliver()
-            self._answer_syncs()
+            self._delivered()
 
     def _acknowledge(self) -> None:
         logged = self.state.positions.logged
@@ -362,7 +381,7 @@ class Learner:
 
     def sync(self, tag: int, data: bytes, authinfo: Authinfo) -> None:
         self._must_serve()
-        self._syncs.append(tag)
+        self._syncs.append((None, tag))
         self._send((Kind.REQUEST, -1, data, authinfo))
 
     def revalidate(self, session: int, timeout_ms: int) -> None:
@@ -383,11 +402,38 @@ class Learner:
     def _answer_syncs(self) -> None:
         delivered = self.state.positions.delivered
         while self._answered and self._answered[0][0] <= delivered:
-            self.state.out.append(Synced(self._answered.popleft()[1]))
+            _, (conn, tag) = self._answered.popleft()
+            if conn is None:
+                self.state.out.append(Synced(tag))
+            elif self.master is not None:
+                self.master.synced(conn)
+
+    def _delivered(self) -> None:
+        if self.master is not None:
+            self.master.delivered()
+        self._answer_syncs()
+
+    # ---- observers of this follower
+
+    def _serve_observers(self) -> None:
+        """From now on; the proposals under way are not delivered yet, and go to them then."""
+        if not self.observer and self.state.settings.observer_master:
+            self.master = ObserverMaster(self.state, self.epoch, self._ask)
+            delivered = self.state.positions.delivered
+            self.master.proposed([txn for txn in self._under_way if txn[0] > delivered])
+        self._under_way = []
+
+    def _ask(self, packet: Packet, conn: int, sync: bool) -> None:
+        if sync:
+            self._syncs.append((conn, 0))
+        self._send(packet)
 
     # ---- the connection
 
     def received(self, conn: int, packets: Sequence[Packet]) -> None:
+        if self.master is not None and conn in self.master.links:
+            self.master.received(conn, packets)
+            return
         if conn != self.conn or not packets:
             return
         self.heard_ms = self.state.now_ms
@@ -418,11 +464,15 @@ class Learner:
             self._lose(reason)
 
     def disconnected(self, conn: int, reason: str) -> None:
+        if self.master is not None:
+            self.master.disconnected(conn)
         if conn == self.conn and self.over is None:
             self.conn = None
             self._lose(reason or "the leader has closed the connection")
 
     def tick(self) -> None:
+        if self.master is not None:
+            self.master.tick()
         settings = self.state.settings
         silent_ms = self.state.now_ms - self.heard_ms
         limit_ms = settings.sync_ms if self.phase in _SYNC_LIMIT else settings.init_ms
@@ -445,6 +495,8 @@ class Learner:
     def _lose(self, reason: str) -> None:
         self.over = reason
         self.phase = Phase.OVER
+        if self.master is not None:
+            self.master.close(reason)
         if self.conn is not None:
             self.state.out.append(Close(self.conn, reason))
             self.conn = None

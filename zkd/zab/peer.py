@@ -22,6 +22,7 @@ from zkd.zab.faults import DriverFault
 from zkd.zab.history import History
 from zkd.zab.leader import Leader
 from zkd.zab.learner import Learner
+from zkd.zab.observer_master import ObserverMaster
 from zkd.zab.outputs import (
     ConfigurationActivated,
     ConnectAll,
@@ -179,8 +180,19 @@ class Peer:
                 role.forward(event.requests)
             elif isinstance(event, i.Revalidate):
                 role.revalidate(event.session, event.timeout_ms)
+            elif role.master is not None:
+                self._dispatch_master(role.master, event)
         elif isinstance(event, i.Forward | i.Revalidate):
             raise DriverFault("a request while this server looks for a leader")
+
+    @staticmethod
+    def _dispatch_master(master: ObserverMaster, event: i.Input) -> None:
+        if isinstance(event, i.Accepted):
+            master.accepted(event.conn)
+        elif isinstance(event, i.SnapshotStarted):
+            master.snapshot_started(event.conn, event.zxid)
+        elif isinstance(event, i.Sent):
+            master.sent(event.conn)
 
     def _leader(self) -> Leader:
         if not isinstance(self.role, Leader):

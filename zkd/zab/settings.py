@@ -22,6 +22,8 @@ class Settings:
     """Observers that come while so many learners get a snapshot are sent away."""
     force_snapshot: bool = False
     """`zookeeper.forceSnapshotSync`: no learner gets less."""
+    observer_master: bool = False
+    """Serve observers while following (`observerMasterPort`)."""
     election: ElectionSettings = field(default_factory=ElectionSettings)
 
     @property
