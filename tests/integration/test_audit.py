@@ -149,6 +149,7 @@ def test_a_client_that_has_gone_before_the_answer_is_told_of() -> None:
 
 def test_the_start_is_told_once_and_not_at_a_restart_of_the_front_end() -> None:
     with zkd_server(AUDIT) as server:
+        until(lambda: any("serverStart" in line for line in zkd_lines(server)))  # written by then
         server.kill("frontend 1")
         client = server.client()
         client.create("/after")
