@@ -11,8 +11,8 @@ simulator checks from outside.
 
 from __future__ import annotations
 
+from zkd.zab import catch_up as learning
 from zkd.zab import establish as leading
-from zkd.zab import learner as learning
 from zkd.zab.leader import Leader
 from zkd.zab.learner import Learner
 from zkd.zab.state import State

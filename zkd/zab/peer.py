@@ -12,11 +12,11 @@ Reads no clock, no file, no socket and no chance. The driver's duties: docs/zab.
 from __future__ import annotations
 
 from zkd.config.servers import Membership
+from zkd.zab import catch_up as learning
 from zkd.zab import election as electing
 from zkd.zab import establish as leading
 from zkd.zab import inputs as i
 from zkd.zab import invariants
-from zkd.zab import learner as learning
 from zkd.zab.election import Election
 from zkd.zab.faults import DriverFault
 from zkd.zab.history import History
