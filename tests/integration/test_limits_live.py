@@ -5,6 +5,7 @@ Storage is stopped (SIGSTOP) where requests must be in flight for as long as a t
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -156,6 +157,41 @@ def created_later(server: testing.Server, number: int) -> wire.Wire:
     late = wire.Wire(server.port)
     late.send(wire.connect_request())
     return late
+
+
+def test_requests_of_a_connection_that_lost_its_session_do_not_stay_in_flight() -> None:
+    """They reach the peer behind the re-attach of another connection, and are never done."""
+    with testing.server({**QUICK, "globalOutstandingLimit": "20"}) as server:
+        client = created(server, "/n")
+        told = client.session
+        old: wire.Wire = client
+        for _ in range(3):
+            back = wire.Wire(server.port)
+            with stopped(server, "peer"):  # which four-letter words wait for, too
+                back.send(wire.connect_request(session=told.session, password=told.password))
+                eventually(functools.partial(is_read, back), 5)
+                old.send(*sets("/n", 15))
+                eventually(functools.partial(is_read, old), 5)
+            answer = back.receive()
+            assert answer is not None
+            assert wire.connected(answer).session == told.session
+            old.wait_closed()
+            old.drop()
+            eventually(lambda: metric(server, "outstanding_requests") == 0, 5)
+            old = back
+        old.drop()
+        assert version(server, "/n") == 0
+
+
+def is_read(client: wire.Wire) -> bool:
+    """Has the server taken everything that this client has sent (proc(5), /proc/net/tcp)?"""
+    ours, theirs = client.socket.getsockname()[1], client.socket.getpeername()[1]
+    ends = f":{theirs:04X}", f":{ours:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if (fields[1][-5:], fields[2][-5:]) == ends:
+            return fields[4].endswith(":00000000")
+    raise AssertionError("the server has no such connection")
 
 
 @pytest.mark.parametrize("drop", ["true", "false"])
