@@ -116,6 +116,8 @@ class Inbox:
         append = self._ready.append
         if rest:
             rest += data[:size]
+            if not _has_whole(rest):
+                return
             data = memoryview(bytes(rest))
             size = len(data)
             rest.clear()
@@ -165,6 +167,14 @@ class Inbox:
         for stream in self._streams.values():
             stream.sock.close()
         self._streams.clear()
+
+
+def _has_whole(data: bytearray) -> bool:
+    """Is the first message whole? (A large one comes in many parts and is copied once.)"""
+    size = len(data)
+    return size >= LENGTH_BYTES and size - LENGTH_BYTES >= int.from_bytes(
+        data[:LENGTH_BYTES], "little"
+    )
 
 
 class Outbox:

@@ -56,7 +56,7 @@ def take(inbox: Inbox, count: int) -> list[Any]:
 def test_messages_come_in_order_whatever_their_size(bus: Bus) -> None:
     receiver, sender = bus.inbox("peer"), bus.inbox("frontend 1")
     out = Direct(sender, bus.folder, "peer", LIFE)
-    sizes = [0, 1, 10, 100_000, 3, 700_000, 5, 1 << 20, 2]
+    sizes = [0, 1, 10, 100_000, 3, 700_000, 5, 1 << 20, 2, 20 << 20, 1]
     for number, size in enumerate(sizes):
         out.send((number, bytes(size)))
     found = []
