@@ -25,6 +25,7 @@ Source: `Learner.java`, `Follower.java`, `Observer.java`; spec zab-quorum-protoc
 from __future__ import annotations
 
 import enum
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from zkd.config.servers import Membership, parse_membership
@@ -70,7 +71,7 @@ _STREAM = {Phase.SYNCING, Phase.PERSISTING, Phase.WAITING, Phase.BROADCAST}
 _SYNC_LIMIT = {Phase.PERSISTING, Phase.WAITING, Phase.BROADCAST}
 
 
-class CatchUp:
+class CatchUp(ABC):
     """Steps of a learner until it serves; writes to `state.out`.
 
     `over`: why it follows no more. `halt`: why this server cannot go on with its own state.
@@ -394,17 +395,17 @@ class CatchUp:
 
     # ---- what the learner that serves makes of it
 
-    def _live(self, packet: Packet) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _live(self, packet: Packet) -> None: ...
 
-    def _activate(self, packet: Packet) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _activate(self, packet: Packet) -> None: ...
 
-    def _acknowledge(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _acknowledge(self) -> None: ...
 
-    def _delivered(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _delivered(self) -> None: ...
 
-    def _serve_observers(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _serve_observers(self) -> None: ...

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from abc import ABC, abstractmethod
 
 from zkd.jute.quorum import (
     PROTOCOL_VERSION,
@@ -62,7 +63,7 @@ WAITING = (Phase.DISCOVERY, Phase.EPOCH_ACK, Phase.SYNCHRONIZATION)
 """For a quorum, each for initLimit at most. The others wait for the own disk."""
 
 
-class Establishing:
+class Establishing(ABC):
     """Steps of the server that leads; writes to `state.out`. `over`: why it leads no more."""
 
     def __init__(self, state: State) -> None:
@@ -342,8 +343,8 @@ class Establishing:
 
     # ---- what the leader that serves makes of it
 
-    def _serve(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _serve(self) -> None: ...
 
-    def _up_to_date(self, link: LearnerLink) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _up_to_date(self, link: LearnerLink) -> None: ...
