@@ -48,9 +48,10 @@ SLICE_S = 0.0003
 """How long a slice may take: a write that comes meanwhile waits so long."""
 SLICE_FACTOR_MAX = 16
 """By so much a slice may grow with what is not flushed yet."""
-PAUSE_S = 0.0005
+PAUSE_S = 0.001
 """Between two slices storage sleeps if nothing comes: the scheduler lets a process that never does
-keep its core for milliseconds, and the peer or a front-end may be waiting for that core."""
+keep its core for milliseconds, and the peer or a front-end may be waiting for that core. (epoll
+counts whole milliseconds.)"""
 ADMIN_EVERY_S = 0.1
 """How often the admin process is told what is durable, while that changes."""
 FULL_RETRY_S = 1.0
