@@ -145,6 +145,21 @@ def report(
     return "\n\n".join(parts) + "\n"
 
 
+def _disturbance(frontends: Sequence[int], out: Path) -> None:
+    """The other table: what a flush, a snapshot, a listing, a stopped front-end do to sets."""
+    from tests.bench import disturbance  # it needs zkd's own modules, the comparison does not
+
+    try:
+        table = disturbance.report(frontends)
+    except BenchError as e:
+        click.echo(f"bench: {e}", err=True)
+        sys.exit(2)
+    text = f"{_machine()}. {time.strftime('%Y-%m-%d')}.\n\n{table}\n"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "disturbance.md").write_text(text)
+    click.echo(text)
+
+
 @click.command(help=__doc__.split("\n\n", 1)[0])
 @click.option("--case", "cases", multiple=True, metavar="WORKLOAD@CONNSxDEPTH[:SIZE]")
 @click.option("--frontends", default="1,2", show_default=True, help="zkd's, by comma.")
@@ -159,6 +174,9 @@ def report(
     default=Path(__file__).parent / "results",
     help="Folder for report.md and runs.json.",
 )
+@click.option(
+    "--disturbance", is_flag=True, help="Instead: sets beside flush, snapshot, listing (zkd alone)."
+)
 def main(
     cases: tuple[str, ...],
     frontends: str,
@@ -168,10 +186,14 @@ def main(
     settle: float,
     memory_keys: int,
     out: Path,
+    disturbance: bool,
 ) -> None:
     def say(line: str) -> None:
         click.echo(line, err=True)
 
+    if disturbance:
+        _disturbance([int(n) for n in frontends.split(",")], out)
+        return
     every = [f"{w}@{s}" for w in ("get", "exists", "set", "create") for s in SHAPES]
     wanted = [parse_case(text) for text in cases or every]
     counts = [int(n) for n in frontends.split(",")]
