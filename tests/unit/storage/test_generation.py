@@ -87,6 +87,31 @@ def test_a_member_behind_its_own_promises_may_vote_after_snap(tmp_path: Path) ->
     open_engine(tmp_path, settings).close()
 
 
+def test_the_rows_behind_a_snapshot_are_pending(tmp_path: Path) -> None:
+    """SNAP is older than what was acknowledged: tree, rows and epochs change in one step."""
+    settings = replace(SMALL, commit_on_append=False, flush_interval_s=0.0)
+    engine, new = open_engine(tmp_path, settings), other_tree()
+    engine.open_incarnation()
+    engine.append(random_txns(Model(), random.Random(1), 50))
+    writer = engine.new_generation()
+    write(writer, new, random.Random(2))
+    writer.finish(ZXID)
+    new.zxid = ZXID
+    rows = [new.create("/r0"), new.create("/r1"), new.set("/r0", b"x"), new.create("/r3")]
+    engine.switch_generation(ZXID, (5, 5), [(txn[0], txn[5]) for txn in rows[:3]])
+    assert (engine.durable, engine.committed, engine.tree_zxid) == (ZXID + 3, ZXID, ZXID)
+    engine.append([rows[3]])
+    engine.commit(ZXID + 1)
+    work_until(engine, lambda: engine.tree_zxid == ZXID + 1)
+    engine.close()
+    engine = open_engine(tmp_path, settings)
+    assert (engine.durable, engine.committed, engine.epochs) == (ZXID + 4, ZXID + 1, (5, 5))
+    engine.commit(ZXID + 4)
+    engine.close()
+    assert dump(tmp_path) == expected(new)
+    assert check(tmp_path / "data", tmp_path / "log") == []
+
+
 def test_an_abandoned_or_unfinished_tree_is_removed(tmp_path: Path) -> None:
     engine = open_engine(tmp_path, SMALL)
     writer = engine.new_generation()
