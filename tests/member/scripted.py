@@ -17,13 +17,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import zmq
 
-from zkd.bus.messages import OPEN, OPENED, decode
+from zkd.bus.messages import (
+    ACCEPT,
+    BEGIN,
+    COMMITTED,
+    DURABLE,
+    GRANT,
+    NO_GRANT,
+    OPEN,
+    OPENED,
+    REFUSE,
+    REQUESTS,
+    TXNS,
+    decode,
+)
 from zkd.bus.places import listen
 from zkd.bus.sockets import Direct, Inbox
 from zkd.jute.protocol import Op
@@ -38,6 +52,7 @@ from zkd.tree.settings import TreeSettings
 from zkd.tree.state import TreeState
 
 LIMIT_S = 10.0
+FRONTEND = "frontend 1"
 ROOT = Path(__file__).parents[2]
 Txn = tuple[Any, ...]
 OPEN_ACL = b"\0\0\0\1\0\0\0\x1f\0\0\0\5world\0\0\0\6anyone"
@@ -232,6 +247,39 @@ class Member:
         self.seq = 1
         assert opened[4] <= opened[-1]
         return (opened[3], *opened[5:])
+
+    # -- a role --------------------------------------------------------------------------------
+
+    def begin(self, committed: int, pending: Sequence[Txn] = (), writes: int = ACCEPT) -> None:
+        """The front-end may serve."""
+        self.committed = committed
+        deadline = time.monotonic() + 60
+        begin = (BEGIN, self.incarnation, self.peer_life, committed, self.seq, False, deadline)
+        self.send(FRONTEND, *begin, writes, False, list(pending))
+
+    def hand_on(self, *txns: Txn) -> None:
+        """To storage and to the front-end, until it is durable."""
+        for name in ("storage", FRONTEND):
+            self.send(name, TXNS, self.incarnation, self.seq, list(txns))
+        self.seq += 1
+        self.expect(DURABLE, where=lambda message: message[3] == txns[-1][0])
+
+    def commit(self, zxid: int) -> None:
+        for name in ("storage", FRONTEND):
+            self.send(name, COMMITTED, self.incarnation, zxid)
+
+    def grant(self, for_s: float, writes: int = ACCEPT) -> None:
+        self.send(FRONTEND, GRANT, self.incarnation, time.monotonic() + for_s, writes)
+
+    def role_over(self) -> None:
+        self.send(FRONTEND, GRANT, self.incarnation, NO_GRANT, REFUSE)
+
+    def request(self, op: int) -> tuple[int, int, int, Any]:
+        """The next request of this kind: connection, xid, op, payload."""
+        while True:
+            for item in self.expect(REQUESTS)[3]:
+                if item[2] == op:
+                    return tuple(item)  # type: ignore[return-value]
 
     def nothing_comes(self, sock: socket.socket, for_s: float = 0.2) -> bool:
         """Whether a client hears nothing for a while."""
