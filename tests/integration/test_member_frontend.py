@@ -11,12 +11,17 @@ from tests.conformance import wire
 from tests.integration.test_processes import eventually
 from tests.member.scripted import FRONTEND, Member, Tree
 from zkd.bus.messages import (
+    ANSWERS,
+    ATTACHED,
+    DENIED,
     EPOCHS,
     INSTALL,
     INSTALLED,
     JOIN,
     NEW_SESSION,
+    READ_ONLY,
     SAVED,
+    SESSION_CLOSED,
     TRUNCATE,
     TRUNCATED,
 )
@@ -182,6 +187,64 @@ def test_another_tree_is_served_after_a_snapshot(member: Member, tree: Tree) -> 
 
 
 PATHS = ("/snapped", "/n100", "/n103", "/n3")
+
+
+def answer(member: Member, *answers: tuple[object, ...]) -> None:
+    """What the peer answers without a transaction: (connection, xid, after, kind, payload)."""
+    member.send(FRONTEND, ANSWERS, member.incarnation, member.seq, list(answers))
+
+
+def attach_locally(member: Member, kind: bytes = b"\1") -> tuple[wire.Wire, int, bytes]:
+    """A client with a session that no transaction knows; the byte of its ConnectResponse."""
+    client = wire.Wire(member.port)
+    client.send(wire.connect_request(read_only=kind))
+    number, *_ = member.request(NEW_SESSION)
+    answer(member, (number, 0, 0, ATTACHED, (SESSION, 30_000, PASSWORD)))
+    told = client.receive()
+    assert told is not None
+    return client, number, wire.connected(told).rest
+
+
+def test_a_server_that_is_cut_off_serves_reads_to_those_who_want_them(
+    member: Member, tree: Tree
+) -> None:
+    member.hand_on(tree.create("/a"))
+    member.commit(1)
+    member.begin(1, writes=READ_ONLY)
+    assert refused(member), "it did not ask for a read-only server"
+    client, number, byte = attach_locally(member)
+    assert byte == b"\1"
+    assert ask(client, 1, wire.EXISTS, wire.watched("/a")) == (1, 1, 0)
+    for xid, (op, body) in enumerate(
+        [
+            (wire.CREATE, wire.create("/b", b"", wire.OPEN, 0)),
+            (wire.SET_DATA, wire.set_data("/a", b"", -1)),
+            (wire.MULTI, wire.multi([])),
+            (wire.SYNC, wire.text("/a")),
+            (Op.CHECK, wire.versioned("/a", -1)),
+        ]
+    ):
+        assert ask(client, xid, op, body) == (xid, 1, Err.NOT_READONLY)
+    client.send(wire.request(9, wire.CLOSE_SESSION))
+    assert member.request(Op.CLOSE_SESSION)[:2] == (number, 9)
+    answer(member, (number, 9, 1, SESSION_CLOSED, None))
+    told = client.receive()
+    assert told is not None
+    assert struct.unpack_from(">iqi", told) == (9, 1, 0)
+    assert closed(client)
+
+
+def test_a_client_that_may_be_read_only_hears_that_it_is_not(member: Member) -> None:
+    member.begin(0)
+    client, number, byte = attach_locally(member)
+    assert byte == b"\0"
+    client.send(wire.request(1, wire.CREATE, wire.create("/e", b"", wire.OPEN, 1)))
+    member.request(Op.CREATE)
+    answer(member, (number, 1, 0, DENIED, Err.EPHEMERAL_ON_LOCAL_SESSION))
+    told = client.receive()
+    assert told is not None
+    assert struct.unpack_from(">iqi", told) == (1, 0, Err.EPHEMERAL_ON_LOCAL_SESSION)
+    client.drop()
 
 
 def test_a_lapsed_grant_closes_the_clients(member: Member, tree: Tree) -> None:

@@ -58,8 +58,9 @@ NO_GRANT = 0.0
 """The deadline of a GRANT that ends a role: all clients are closed at once, nothing that is not
 answered will be; nobody is served before the next BEGIN. (A deadline that has merely passed may
 have waited in the inbox behind a better one.)"""
-REFUSE, ACCEPT, HOLD = range(3)
-"""What a GRANT says of writes. HOLD: read no more of them from clients until it ends."""
+REFUSE, ACCEPT, HOLD, READ_ONLY = range(4)
+"""What a GRANT says of writes. HOLD: read no more of them from clients until it ends. READ_ONLY:
+the server is cut off; clients that do not ask for this are sent away, writes are NOTREADONLY."""
 CLOSE_CONN = 10
 """(CLOSE_CONN, conn, reason): close this connection and say CONN_CLOSED."""
 REJOIN = 11
@@ -135,6 +136,10 @@ UNREADABLE = 6
 it has used no zxid."""
 MOVED = 4
 """payload = reason: the connection is no longer the session's; close it."""
+SESSION_CLOSED = 7
+"""payload = None: the answer to closeSession of a session that no transaction knows (local)."""
+DENIED = 8
+"""payload = error code: not done, and no transaction says so."""
 
 encode = marshal.dumps
 

@@ -28,6 +28,7 @@ from zkd.bus.messages import (
     COMMITTED,
     CONN_CLOSED,
     COUNTS,
+    DENIED,
     DURABLE,
     GRANT,
     HOLD,
@@ -41,6 +42,7 @@ from zkd.bus.messages import (
     REJOIN,
     REPLY,
     REQUESTS,
+    SESSION_CLOSED,
     SYNCED,
     THROTTLED,
     TOUCH,
@@ -436,7 +438,7 @@ class FrontEnd:
         """What the peer answers without a transaction."""
         number, xid, _, kind, payload = answer
         conn = self.connections.get(number)
-        if kind in (SYNCED, THROTTLED, UNREADABLE, MOVED):
+        if kind in (SYNCED, THROTTLED, UNREADABLE, MOVED, SESSION_CLOSED, DENIED):
             self.in_flight = max(self.in_flight - 1, 0)
         if conn is None or not conn.pending:
             return
@@ -449,7 +451,15 @@ class FrontEnd:
             conn.not_done(xid, Err.THROTTLED_OP)
         elif kind == UNREADABLE:
             conn.not_done(xid, Err.MARSHALLING_ERROR)
+        elif kind == DENIED:
+            conn.not_done(xid, payload)
+        elif kind == SESSION_CLOSED:
+            conn.not_done(xid, 0)
+            conn.flush()
+            conn.close("closed by the client")
         elif kind == ATTACHED:
+            if conn.pending[0][2] == NEW_SESSION:  # a local one, without a transaction
+                self.in_flight = max(self.in_flight - 1, 0)
             old = self.sessions.get(payload[0])
             if old is not None and old is not conn:
                 old.close("session moved to another connection")
