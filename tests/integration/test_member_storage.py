@@ -3,6 +3,8 @@ found after SIGKILL in the middle of one."""
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -137,6 +139,22 @@ def test_a_snapshot_takes_the_place_of_tree_log_and_epochs(member: Member, tree:
     eventually(lambda: member.tree_zxid() == SNAP + 2)
     assert member.has("/snapped", "/n101", "/n102") == [True, True, False]
     assert member.open() == (SNAP + 3, 2, 8, 8, "", SNAP + 2)
+
+
+def test_a_log_that_lost_its_end_says_so_until_a_snapshot_has_come(
+    member: Member, tree: Tree
+) -> None:
+    member.processes["storage"].kill()
+    with contextlib.closing(sqlite3.connect(member.data / "log.db")) as db:
+        db.execute("DELETE FROM txn WHERE zxid > 7")
+        db.commit()
+    member.start("storage")
+    durable, _, _, _, why, committed = member.open()
+    assert (durable, committed) == (7, 0)
+    assert "0xa was durable" in why
+    member.order(INSTALL, SNAP, rows_behind_the_snapshot(member), 8, 8)
+    member.expect(INSTALLED)
+    assert member.open() == (SNAP + 3, 2, 8, 8, "", SNAP)
 
 
 Order = Callable[[Member], tuple[Any, ...]]
