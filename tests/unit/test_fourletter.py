@@ -328,9 +328,12 @@ def test_conf_of_a_member_says_what_its_ensemble_is(tmp_path: Path) -> None:
     (tmp_path / "myid").write_text("2")
     lines_of = {1: "a:2888:3888", 2: "b:2889:3889:observer", 3: "c:2888:3888"}
     more = {f"server.{sid}": line for sid, line in lines_of.items()}
-    told = {"peerType": "observer", "initLimit": "10", "syncLimit": "5", "clientPort": "2181"}
-    config = load(tmp_path, **more, **told)
-    assert lines("conf", gathered(peer=peer(server_id=2)), config)[11:] == [
+    limits = {"peerType": "observer", "initLimit": "10", "syncLimit": "5", "clientPort": "2181"}
+    config = load(tmp_path, **more, **limits)
+    told = lines("conf", gathered(peer=peer(server_id=2)), config)[11:]
+    cut_off = lines("conf", gathered(peer=peer(server_id=2, read_only=True)), config)[11:]
+    assert cut_off == told[:7]
+    assert told == [
         "serverId=2",
         "initLimit=10",
         "syncLimit=5",

@@ -248,11 +248,11 @@ def _conf(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
     yield f"clientPortListenBacklog={config.client_port_listen_backlog}"
     yield f"serverId={peer['server_id']}"
     if config.distributed:
-        yield from _conf_of_a_member(config)
+        yield from _conf_of_a_member(peer, config)
 
 
-def _conf_of_a_member(config: Config) -> Iterable[str]:
-    """`QuorumZooKeeperServer.dumpConf`."""
+def _conf_of_a_member(peer: Peer, config: Config) -> Iterable[str]:
+    """`QuorumZooKeeperServer.dumpConf`, `ReadOnlyZooKeeperServer.dumpConf`."""
     mine = config.servers.get(config.my_id) if config.my_id is not None else None
     addresses = mine.addresses if mine is not None else ()
     yield f"initLimit={config.init_limit}"
@@ -261,6 +261,8 @@ def _conf_of_a_member(config: Config) -> Iterable[str]:
     yield "electionPort=" + "|".join(str(address.election_port) for address in addresses)
     yield "quorumPort=" + "|".join(str(address.quorum_port) for address in addresses)
     yield f"peerType={int(mine is not None and mine.role == OBSERVER)}"
+    if peer["read_only"]:
+        return
     yield "membership: "
     yield from config.membership.text().split("\n")
 
