@@ -22,6 +22,7 @@ from zkd import failpoints
 
 NOT_REACHED = (
     "log.epoch", "log.truncate", "log.truncated", "generation.", "snapshot.", "tree.checkpoint",
+    "member.",
 )  # fmt: skip
 """Points that only an ensemble, a restore, a snapshot or many megabytes of changes pass; the
 storage's own tests kill there."""

@@ -1,6 +1,6 @@
 """A front-end process: clients' connections, reads, watches, replies.
 
-    tree on disk <= applied <= durable <= last zxid handed out
+    tree on disk <= applied <= committed <= last zxid handed out
 
 It serves under a grant of the peer; when that lapses it closes its clients' connections. It keeps
 no logic of the tree: transactions come from the peer with their effects (stream.py), and are
@@ -25,20 +25,24 @@ from zkd.bus.messages import (
     ATTACHED,
     BEGIN,
     CLOSE_CONN,
+    COMMITTED,
     CONN_CLOSED,
     COUNTS,
+    DENIED,
     DURABLE,
     GRANT,
     HOLD,
     JOIN,
     MOVED,
     NEW_SESSION,
+    NO_GRANT,
     QUERY,
     REFUSE,
     REFUSED,
     REJOIN,
     REPLY,
     REQUESTS,
+    SESSION_CLOSED,
     SYNCED,
     THROTTLED,
     TOUCH,
@@ -143,11 +147,15 @@ class FrontEnd:
         self._tell_counts = False
         self.gathering: dict[int, words.Gathering] = {}
         self._server: asyncio.AbstractServer | None = None
+        self._listening = False
+        self._begun = False
+        """The peer has begun once."""
         self._collect_at = monotonic() + COLLECT_EVERY_S
         self._tick_s = max(0.05, min(0.25, config.tick_time / 8000))
         self._tick_due = monotonic()
         self.handlers: dict[int, Callable[[tuple[Any, ...]], None]] = {
             TXNS: self.stream.take_txns,
+            COMMITTED: self.stream.take_committed,
             DURABLE: self.stream.take_durable,
             ANSWERS: self.stream.take_answers,
             BEGIN: self.stream.begin,
@@ -445,7 +453,7 @@ class FrontEnd:
         """What the peer answers without a transaction."""
         number, xid, _, kind, payload = answer
         conn = self.connections.get(number)
-        if kind in (SYNCED, THROTTLED, UNREADABLE, MOVED):
+        if kind in (SYNCED, THROTTLED, UNREADABLE, MOVED, SESSION_CLOSED, DENIED):
             self.in_flight = max(self.in_flight - 1, 0)
         if conn is None or not conn.pending:
             return
@@ -458,7 +466,15 @@ class FrontEnd:
             conn.not_done(xid, Err.THROTTLED_OP)
         elif kind == UNREADABLE:
             conn.not_done(xid, Err.MARSHALLING_ERROR)
+        elif kind == DENIED:
+            conn.not_done(xid, payload)
+        elif kind == SESSION_CLOSED:
+            conn.not_done(xid, 0)
+            conn.flush()
+            conn.close("closed by the client")
         elif kind == ATTACHED:
+            if conn.pending[0][2] == NEW_SESSION:  # a local one, without a transaction
+                self.in_flight = max(self.in_flight - 1, 0)
             old = self.sessions.get(payload[0])
             if old is not None and old is not conn:
                 old.close("session moved to another connection")
@@ -489,15 +505,35 @@ class FrontEnd:
         """The stream has begun (again): clients may be served."""
         self.apply_ready()
         self.serving = True
-        if self._server is None and not self.child.stopping:
-            self._start_server()
+        if not self._begun and not self.child.stopping:
+            self._begun = True
+            self._listen()
             if self.auditing is not None:
                 self.auditing.started()
 
     def _on_grant(self, message: tuple[Any, ...]) -> None:
         self.stream.take_grant(message)
-        if not self.serving and self.served.started:
+        if self.stream.deadline == NO_GRANT:
+            self._role_over()
+        elif not self.serving and self.served.started:
             self.serving = not self.stream.lapsed()
+
+    def _role_over(self) -> None:
+        """This server neither leads nor follows now: its clients go to another one."""
+        self.requests.clear()
+        self.throttle.clear()
+        self.in_flight = 0
+        self._stop_serving("role.over")
+
+    def _stop_serving(self, why: str) -> None:
+        """Close what clients there are; whoever comes now is refused."""
+        self.serving = False
+        self.metrics.not_serving.value += len(self.connections)
+        if self.connections:
+            self.log.warning(why, connections=len(self.connections))
+        for conn in list(self.connections.values()):
+            if conn.state != connection.WORD:
+                conn.close("the server is not serving")
 
     def _on_close_conn(self, message: tuple[Any, ...]) -> None:
         _, number, reason = message
@@ -564,14 +600,8 @@ class FrontEnd:
     def lapsed(self) -> None:
         """The grant has run out: nothing may be answered any more."""
         self._on_inbox()  # perhaps a new one has only been waiting
-        if not self.stream.lapsed():
-            return
-        self.serving = False
-        self.metrics.not_serving.value += len(self.connections)
-        if self.connections:
-            self.log.warning("grant.lapsed", connections=len(self.connections))
-        for conn in list(self.connections.values()):
-            conn.close("the server is not serving")
+        if self.stream.lapsed():
+            self._stop_serving("grant.lapsed")
 
     def tick(self) -> None:
         """Four times a second or more: touches, sign of life, connections without a session."""
@@ -583,6 +613,8 @@ class FrontEnd:
         self._tick_due = now + self._tick_s
         if self.serving and self.stream.lapsed():
             self.lapsed()
+        if self.stream.turn != self.stream.turned:
+            self.stream.move_on()
         for conn in self.paused:  # whoever is not read from is silent by our own doing
             conn.heard = now
         self.touched |= self.paused
@@ -615,7 +647,10 @@ class FrontEnd:
     # -- beginning and end ---------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take up the bus; clients are let in once the peer has begun."""
+        """Take up the bus; clients are let in once the peer has begun. In an ensemble that may take
+        long: meanwhile they hear that nobody serves here, and words are answered."""
+        if self.config.distributed:
+            self._listen()
         self.loop.add_reader(self.inbox.fd, self._on_inbox)
         self.loop.add_reader(self.child.control.fileno(), self._on_control)
         self._on_control()
@@ -628,7 +663,11 @@ class FrontEnd:
         if self.child.stopping:
             self.stop()
 
-    def _start_server(self) -> None:
+    def _listen(self) -> None:
+        """Accept connections (once)."""
+        if self._listening:
+            return
+        self._listening = True
         listener = self.child.listener
         assert listener is not None
 

@@ -314,7 +314,7 @@ class Peer:
 
     def _on_opened(self, message: tuple[Any, ...]) -> None:
         """Storage has begun an incarnation: go on from its last durable zxid."""
-        _, life, incarnation, durable, _tree_zxid, _generation = message
+        _, life, incarnation, durable = message[:4]
         if life != self.child.life:
             return
         self.incarnation, self.seq = incarnation, 1

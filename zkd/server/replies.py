@@ -37,10 +37,12 @@ def header(size: int, xid: int, zxid: int, err: int) -> bytes:
     return _HEADER.pack(16 + size, xid, zxid, err)
 
 
-def connect_response(timeout_ms: int, session: int, password: bytes, with_read_only: bool) -> bytes:
+def connect_response(
+    timeout_ms: int, session: int, password: bytes, with_read_only: bool, read_only: bool = False
+) -> bytes:
     """A framed ConnectResponse; the readOnly byte only for those who sent one."""
     body = _CONNECT.pack(37 if with_read_only else 36, 0, timeout_ms, session, 16) + password
-    return body + b"\0" if with_read_only else body
+    return body + bytes((read_only,)) if with_read_only else body
 
 
 def string(text: str) -> bytes:

@@ -164,7 +164,7 @@ class Served:
         `missed` must end the connections that watch (their clients come back, set their watches
         again and are told then).
         """
-        if self.started and self.applied >= zxid:
+        if self.started and self.applied >= zxid and not self._replaced():
             return
         applied = self.applied
         reader = self.open_tree()
@@ -194,6 +194,14 @@ class Served:
             log.close()
         self.set_applied(max(zxid, reader.zxid, self.applied))
         self.view.applied = self.applied
+
+    def _replaced(self) -> bool:
+        """Has another tree taken the place of the one that is read?"""
+        log = LogReader(self.config.data_log_dir / LOG_NAME)
+        try:
+            return log.meta().generation != self.view.reader.generation
+        finally:
+            log.close()
 
     # -- prepared replies ----------------------------------------------------------------------
 

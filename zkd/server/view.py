@@ -39,6 +39,7 @@ class Reader(Protocol):
     """What the view needs of zkd.storage.tree.TreeReader."""
 
     zxid: int
+    generation: int
 
     def node(self, path: str) -> tuple[bytes | None, bytes, bytes | None] | None: ...
     def children(self, path: str, after: str = "", limit: int = 0) -> tuple[list[str], bool]: ...
@@ -324,11 +325,12 @@ class View:
     def advance(self) -> bool:
         """Move to the newest snapshot of the tree, if it is not beyond what is applied here.
 
-        What it holds stays pinned until `unpin` has let go of it."""
+        What it holds stays pinned until `unpin` has let go of it. Another generation is no later
+        state of the same tree: that takes a `restart`."""
         if self.holds:
             return False
         reader = self._open_reader()
-        if reader.zxid > self.applied:
+        if reader.zxid > self.applied or reader.generation != self.reader.generation:
             reader.close()
             return False
         self.reader.close()

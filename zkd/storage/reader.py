@@ -282,12 +282,18 @@ def open_tree(
     log = LogReader(log_dir / LOG_NAME, vfs=vfs)
     try:
         meta = log.meta()
+        while True:
+            try:
+                return TreeReader(
+                    tree_path(data_dir, meta.generation),
+                    cache_bytes=cache_bytes,
+                    vfs=vfs,
+                    tree_id=meta.id,
+                    told=told,
+                )
+            except apsw.CantOpenError:
+                named, meta = meta.generation, log.meta()
+                if meta.generation == named:
+                    raise
     finally:
         log.close()
-    return TreeReader(
-        tree_path(data_dir, meta.generation),
-        cache_bytes=cache_bytes,
-        vfs=vfs,
-        tree_id=meta.id,
-        told=told,
-    )
