@@ -78,6 +78,9 @@ class Client:
         self.addresses = addresses
         self.at = addresses[number % len(addresses)]
         """The server of the present or the last try."""
+        self.gate = asyncio.Event()
+        """While it is closed, the client does not connect."""
+        self.gate.set()
         self._tries = number
         self.history = history
         self.timeout_ms = timeout_ms
@@ -129,6 +132,7 @@ class Client:
 
     async def _run(self) -> None:
         while not self._closing:
+            await self.gate.wait()
             try:
                 await self._live()
             except (OSError, TimeoutError, wire.Malformed):

@@ -61,6 +61,9 @@ class Load:
         self._unique += 1
         return f"{client.number}.{self._unique}"
 
+    def client(self, number: int) -> Client:
+        return Client(number, self.addresses, self.history, self.shape.timeout_ms)
+
     async def set_up(self) -> None:
         """Make the folders and registers; these operations are in no history."""
         client = Client(SETUP_CLIENT, self.addresses, History(), self.shape.timeout_ms)
@@ -72,8 +75,7 @@ class Load:
     async def start(self) -> None:
         """Connect all clients and set their workers to work."""
         for i in range(self.shape.clients):
-            client = Client(i, self.addresses, self.history, self.shape.timeout_ms)
-            self.clients.append(client)
+            self.clients.append(self.client(i))
         await asyncio.gather(*(client.start() for client in self.clients))
         self.work()
 
@@ -171,7 +173,7 @@ class Load:
         while not self.stopping:
             self._visitors += 1
             number = VISITORS + self._visitors
-            visitor = Client(number, self.addresses, self.history, self.shape.timeout_ms)
+            visitor = self.client(number)
             self._visitor = visitor
             await visitor.start()
             for _ in range(self.random.randrange(1, 3)):

@@ -33,10 +33,27 @@ SHAPE = Shape(clients=4, timeout_ms=10_000, pace_s=0.02)
 class EnsembleLoad(Load):
     """The load of tests.chaos, of clients that know several servers."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._gate = asyncio.Event()
+        self._gate.set()
+
+    def client(self, number: int) -> Client:
+        client = super().client(number)
+        client.gate = self._gate
+        return client
+
+    def stay_away(self) -> None:
+        """No client connects until `come_back`; those that are connected stay."""
+        self._gate.clear()
+
+    def come_back(self) -> None:
+        self._gate.set()
+
     async def start(self) -> None:
         """Connect, see that the folders are there on each server, then set to work."""
         for number in range(self.shape.clients):
-            self.clients.append(Client(number, self.addresses, self.history, self.shape.timeout_ms))
+            self.clients.append(self.client(number))
         await asyncio.gather(*(client.start() for client in self.clients))
         await asyncio.gather(*(self.synced(client) for client in self.clients))
         self.work()
