@@ -3,9 +3,6 @@
 A member keeps its id, ports and address for the life of the ensemble, whatever kind of server is
 in its place; each kind has a folder of its own per member, so that a kind which comes back may find
 its old data again or an empty folder. Methods that wait let the event loop run: the load goes on.
-
-Ports come from below the kernel's range of ephemeral ports: no client's own end can take the port
-of a member that is down.
 """
 
 from __future__ import annotations
@@ -13,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +21,7 @@ from pathlib import Path
 from tests.chaos import nemesis
 from tests.chaos.servers import Apache, Server, ServerFailed, Zkd, folder_for
 from tests.ensemble.hosts import Hosts, Loopback
+from zkd.testing.ports import stable_ports
 
 APACHE, ZKD = "A", "Z"
 SERVES_WITHIN_S = 60.0
@@ -64,23 +60,6 @@ class Place:
     @property
     def line(self) -> str:
         return f"{self.host}:{self.quorum_port}:{self.election_port}:{self.role}"
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def stable_ports(count: int) -> list[int]:
-    """Free ports that no outgoing connection of this machine will be given."""
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    candidates = random.SystemRandom().sample(range(10_000, lowest), 50 * count)
-    free = [port for port in candidates if _is_free(port)]
-    return free[:count]
 
 
 async def four_letters(address: tuple[str, int], word: str, within_s: float = 2.0) -> str:
