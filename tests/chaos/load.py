@@ -112,10 +112,10 @@ class Load:
         """Every client reads every register and lists every folder, and all of it is answered."""
         for client in clients or self.clients:
             for path in (*self.registers, *self.group):
-                while not (await client.get(path)).answered:
+                while (await client.get(path)).returned is None:
                     pass
             for folder in (self.sequential, self.ephemeral):
-                while not (await client.list(folder)).answered:
+                while (await client.list(folder)).returned is None:
                     pass
 
     async def _pause(self, factor: float = 1.0) -> None:

@@ -60,7 +60,7 @@ class EnsembleLoad(Load):
 
     async def synced(self, client: Client) -> None:
         """From now on what the client reads shows all that anybody was told before this call."""
-        while not (await client.sync(self.top)).answered:
+        while (await client.sync(self.top)).returned is None:
             pass
 
     def note(self, text: str) -> None:
@@ -80,7 +80,7 @@ class EnsembleLoad(Load):
         return time.monotonic() - begin
 
     async def _one_write(self, client: Client) -> None:
-        while not (await client.set(self.registers[0], self.value(client))).answered:
+        while (await client.set(self.registers[0], self.value(client))).returned is None:
             pass
 
     async def come_to_rest(self, within_s: float = SERVED_WITHIN_S) -> None:

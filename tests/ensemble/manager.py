@@ -127,11 +127,15 @@ class Ensemble:
         """The folder of the member's present kind."""
         return self.folder / f"{sid}-{self.kinds[sid]}"
 
+    def membership(self) -> dict[str, str]:
+        """The lines of zoo.cfg that make them an ensemble."""
+        return {f"server.{place.sid}": place.line for place in self.places.values()}
+
     def _server(self, sid: int) -> Server:
         folder, place = self.member_folder(sid), self.places[sid]
         (folder / "data").mkdir(parents=True, exist_ok=True)
         (folder / "data" / "myid").write_text(f"{sid}\n")
-        lines = self.settings | {f"server.{p.sid}": p.line for p in self.places.values()}
+        lines = self.settings | self.membership()
         if place.role == "observer":
             lines["peerType"] = "observer"
         where = self.hosts.listen_host(sid), place.client_port
