@@ -145,6 +145,7 @@ class Ensemble:
             server = Apache(folder, lines, address=where, prefix=prefix)
             server.flags = FLAGS
         else:
+            lines["runtime.dir"] = str(folder / "run")  # nothing is left of it after a kill
             server = Zkd(folder, lines, frontends=1, address=where, prefix=prefix)
         server.address = self.address(sid)
         return server

@@ -70,3 +70,56 @@ def test_a_stopped_leader_that_goes_on_has_lost_its_place_and_catches_up(kinds: 
                 await same_trees(members)
 
     asyncio.run(work())
+
+
+@cases("AAA", "ZAA", "AAZ", "ZZZ")
+def test_the_longer_history_leads_whatever_the_ids_are(kinds: str) -> None:
+    """Member 3 was away; when only it and 1 are there, 1 leads, and 3 gets what it missed."""
+    need(kinds)
+
+    async def work() -> None:
+        async with ensemble(kinds) as members:
+            await members.start_led_by(3)
+            async with clients(members) as load:
+                load.note("kill 3, then all")
+                members.kill(3)
+                await load.served()
+                load.stay_away()
+                members.kill(1, 2)
+                await members.start(1, 3)
+                assert await members.leader() == 1
+                load.come_back()
+                await load.served()
+                await members.start(2)
+                await members.caught_up()
+                await load.served()
+                await load.come_to_rest()
+                await same_trees(members)
+
+    asyncio.run(work())
+
+
+@cases("AAAa", "AAAz", "AAZa", "ZZZa", "ZZZz")
+def test_an_observer_is_in_no_quorum(kinds: str) -> None:
+    """One voter of three and the observer serve nobody; with a second voter they do again."""
+    need(kinds.upper())
+
+    async def work() -> None:
+        async with ensemble(kinds.upper(), observers=[4]) as members:
+            await members.start_led_by(3)
+            async with clients(members) as load:
+                await load.served()
+                load.note("kill 1 and 2")
+                members.kill(1, 2)
+                await members.mode_is(3, "")
+                await members.mode_is(4, "")
+                await members.start(1)
+                await members.mode_is(4, "observer")
+                await load.served()
+                await members.start(2)
+                await members.caught_up()
+                await load.served()
+                await load.come_to_rest()
+                await same_trees(members)
+
+    asyncio.run(work())
