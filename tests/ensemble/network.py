@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def missing() -> str | None:
     """Why there can be no such network here, or None."""
-    for tool in ("ip", "nsenter", "unshare"):
+    for tool in ("ip", "tc", "nsenter", "unshare"):
         if shutil.which(tool) is None:
             return f"no {tool} on this machine"
     done = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, check=False)
@@ -83,11 +83,22 @@ class Namespace:
         return "nsenter", "--target", str(self.holder.pid), "--net", "--"
 
     def ip(self, arguments: str) -> None:
-        """Run ip(8) in it; CalledProcessError with what it says."""
-        command = [*self.prefix, "ip", *arguments.split()]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        """Run ip(8) in it; OSError with what it says."""
+        self._run(f"ip {arguments}")
+
+    def drop_all(self, interface: str) -> None:
+        """From now on nothing is sent on an interface. (The queue that does so is part of every
+        kernel, unlike those of tc that lose a share.)"""
+        self._run(f"tc qdisc replace dev {interface} root blackhole")
+
+    def drop_nothing(self, interface: str) -> None:
+        self._run(f"tc qdisc del dev {interface} root")
+
+    def _run(self, command: str) -> None:
+        arguments = [*self.prefix, *command.split()]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise OSError(f"ip {arguments}: {done.stderr.strip()}")
+            raise OSError(f"{command}: {done.stderr.strip()}")
 
     def close(self) -> None:
         self.holder.kill()
@@ -100,6 +111,7 @@ class Network:
     def __init__(self, count: int) -> None:
         self.sids = range(1, count + 1)
         self.relays: dict[int, subprocess.Popen[bytes]] = {}
+        self._dropping: list[tuple[Namespace, str]] = []
         self._spaces: list[Namespace] = []
         try:
             self.switch = self._space()
@@ -176,7 +188,10 @@ class Network:
             self.switch.ip(f"link set {self._at_the_switch(sid)} master bridge{on.get(sid, 1)}")
 
     def heal(self) -> None:
-        """One network again, all cables in."""
+        """One network again, all cables in, nothing lost."""
+        while self._dropping:
+            space, interface = self._dropping.pop()
+            space.drop_nothing(interface)
         self.part()
         for sid in self.sids:
             self.plug(sid)
@@ -187,6 +202,18 @@ class Network:
 
     def plug(self, sid: int) -> None:
         self.switch.ip(f"link set port{sid} up")
+
+    def deafen(self, sid: int) -> None:
+        """What the others send to a member is lost; they hear it."""
+        self._drop(self.switch, f"port{sid}")
+
+    def mute(self, sid: int) -> None:
+        """What a member sends to the others is lost; it hears them."""
+        self._drop(self.members[sid], "peer0")
+
+    def _drop(self, space: Namespace, interface: str) -> None:
+        space.drop_all(interface)
+        self._dropping.append((space, interface))
 
     def delay(self, sid: int, ms: float) -> None:
         """From now on all frames between a member and the others come this much later, each way."""

@@ -131,6 +131,30 @@ def test_a_minority_serves_no_write_and_catches_up_when_healed(
 
 
 @cases(*KINDS)
+@pytest.mark.parametrize("fault", ["deafen", "mute"])
+def test_a_leader_that_is_heard_or_hears_one_way_only_is_replaced(
+    network: Network, kinds: str, fault: str
+) -> None:
+    """Its followers may still hear its pings, or it theirs: neither is enough to lead."""
+
+    async def work(members: Ensemble) -> None:
+        async with clients(members) as load:
+            await load.served()
+            load.note(f"{fault} the leader")
+            getattr(network, fault)(3)
+            assert await members.leader(1, 2) in (1, 2)
+            await load.served()
+            assert await members.mode(3) == ""
+            load.note("heal")
+            network.heal()
+            await members.mode_is(3, "follower")
+            await members.caught_up()
+            await end(load, members)
+
+    run(network, kinds, work)
+
+
+@cases(*KINDS)
 def test_a_far_follower_slows_nobody_else_and_stays_in_step(network: Network, kinds: str) -> None:
     far_ms = 40.0
 
