@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from tests.ensemble.scenes import ZKD_SERVES
 
-collect_ignore = [] if ZKD_SERVES else ["test_throwaway_ensemble.py"]
+collect_ignore = [] if ZKD_SERVES else ["test_storm.py", "test_throwaway_ensemble.py"]
