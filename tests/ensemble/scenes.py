@@ -22,6 +22,8 @@ DIFF, TRUNC, SNAP = "DIFF", "TRUNC", "SNAP"
 # What Apache ZooKeeper logs as a learner, and of its learners.
 _AS_LEARNER = re.compile(r"(Getting a diff|Truncating log|Getting a snapshot)\b")
 _AS_LEADER = re.compile(r"Sending (DIFF|TRUNC|snapshot)\b.*")
+# zkd names the packet that it gets as a learner.
+_OF_ZKD = re.compile(r"\b(DIFF|TRUNC|SNAP)\b")
 _WAYS = {
     "Getting a diff": DIFF, "Truncating log": TRUNC, "Getting a snapshot": SNAP,
     "DIFF": DIFF, "TRUNC": TRUNC, "snapshot": SNAP,
@@ -90,7 +92,8 @@ class Rejoin:
             lines = (found for found in _AS_LEADER.finditer(text))
             ways = (_WAYS[found.group(1)] for found in lines if self._is_ours(found.group()))
             return next(ways, None)
-        raise NotImplementedError("nobody here logs as Apache ZooKeeper does")
+        found = _OF_ZKD.search(text)
+        return found.group(1) if found else None
 
     def _is_ours(self, line: str) -> bool:
         peer = re.search(r"for peer sid: ?(\d+)", line)
