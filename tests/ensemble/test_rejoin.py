@@ -51,7 +51,7 @@ def test_a_member_that_was_killed_comes_back_by_diff(kinds: str) -> None:
     asyncio.run(work())
 
 
-@cases("AAA", "ZAA", "AAZ", "ZAZ", "ZZZ")
+@cases("AAA", "ZAA", "AAZ", "ZAZ", "ZZZ", slow=("ZAZ",))
 def test_a_member_that_is_too_far_behind_comes_back_by_snap(kinds: str) -> None:
     need(kinds)
 
@@ -80,7 +80,7 @@ def test_a_member_that_is_too_far_behind_comes_back_by_snap(kinds: str) -> None:
     asyncio.run(work())
 
 
-@cases("AAA", "AAZ", "ZZA", "AZZ", "ZZZ")
+@cases("AAA", "AAZ", "ZZA", "AZZ", "ZZZ", slow=("AZZ",))
 def test_an_old_leader_drops_by_trunc_what_it_alone_has_logged(kinds: str) -> None:
     """Its followers die at once: what clients still sent it is in its log, acknowledged to nobody.
 

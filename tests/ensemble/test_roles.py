@@ -16,7 +16,7 @@ from tests.ensemble.trees import furnish
 MIXED = ("AAAz", "ZAA", "AAZ", "ZZA", "AZZ", "ZZZ", "ZZZa")
 
 
-@cases("AAA", "AAAa", *MIXED)
+@cases("AAA", "AAAa", *MIXED, slow=("ZZA", "AZZ", "ZZZa"))
 def test_restarts_and_kills_of_every_member_lose_nothing(kinds: str) -> None:
     need(kinds.upper())
     observers = [sid for sid, kind in enumerate(kinds, 1) if kind.islower()]
@@ -48,7 +48,7 @@ def test_restarts_and_kills_of_every_member_lose_nothing(kinds: str) -> None:
     asyncio.run(work())
 
 
-@cases("AAA", "AAZ", "ZZA", "ZZZ")
+@cases("AAA", "AAZ", "ZZA", "ZZZ", slow=("AAZ", "ZZA"))
 def test_a_stopped_leader_that_goes_on_has_lost_its_place_and_catches_up(kinds: str) -> None:
     """SIGSTOP for longer than syncLimit: the others elect another, which it must then follow."""
     need(kinds)
@@ -72,7 +72,7 @@ def test_a_stopped_leader_that_goes_on_has_lost_its_place_and_catches_up(kinds: 
     asyncio.run(work())
 
 
-@cases("AAA", "ZAA", "AAZ", "ZZZ")
+@cases("AAA", "ZAA", "AAZ", "ZZZ", slow=("AAZ", "ZZZ"))
 def test_the_longer_history_leads_whatever_the_ids_are(kinds: str) -> None:
     """Member 3 was away; when only it and 1 are there, 1 leads, and 3 gets what it missed."""
     need(kinds)
@@ -99,7 +99,7 @@ def test_the_longer_history_leads_whatever_the_ids_are(kinds: str) -> None:
     asyncio.run(work())
 
 
-@cases("AAAa", "AAAz", "AAZa", "ZZZa", "ZZZz")
+@cases("AAAa", "AAAz", "AAZa", "ZZZa", "ZZZz", slow=("AAZa", "ZZZa", "ZZZz"))
 def test_an_observer_is_in_no_quorum(kinds: str) -> None:
     """One voter of three and the observer serve nobody; with a second voter they do again."""
     need(kinds.upper())

@@ -11,7 +11,7 @@ from tests.ensemble.scenes import cases, need, same_trees
 MOVES = 30
 
 
-@cases("AAA", "AAAz", "AAZ", "ZZA", "ZZZ")
+@cases("AAA", "AAAz", "AAZ", "ZZA", "ZZZ", slow=("AAAz", "ZZA", "ZZZ"))
 def test_a_session_moves_with_its_ephemerals_and_watches(kinds: str) -> None:
     """All connections are cut again and again; each client comes back to the next member."""
     need(kinds.upper())
