@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 
 COMPILED := $(shell $(PYTHON) hatch_build.py --list)
 
-.PHONY: run test compile check bench chaos large crowds differential kazoo system setup clean
+.PHONY: run test compile check bench chaos large crowds ensembles differential kazoo system setup clean
 
 run: $(VENV)/.run $(VENV)/.compiled
 	exec $(BIN)/zkd serve --set clientPort=$(ZKD_PORT) --set clientPortAddress=127.0.0.1 \
@@ -39,6 +39,10 @@ large: $(VENV)/.dev $(VENV)/.compiled
 # 10,000 clients that come back at once, and a million watches.
 crowds: $(VENV)/.dev $(VENV)/.compiled
 	$(BIN)/python -m pytest -m slow -s tests/integration/test_crowds.py
+
+# Ensembles of zkd and Apache ZooKeeper in every role, every way back, over broken networks.
+ensembles: $(VENV)/.dev $(VENV)/.compiled system
+	$(BIN)/python -m pytest -m 'slow or not slow' -s tests/ensemble
 
 # 100,000 random requests to zkd and to Apache ZooKeeper, every reply compared: docs/conformance.md.
 differential: $(VENV)/.dev $(VENV)/.compiled system
