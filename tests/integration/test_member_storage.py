@@ -19,11 +19,14 @@ from zkd.bus.messages import (
     IMPOSSIBLE,
     INSTALL,
     INSTALLED,
+    JOIN,
     SAVED,
     TRUNCATE,
     TRUNCATED,
     TXNS,
+    decode,
 )
+from zkd.bus.sockets import Inbox
 
 SNAP = 7 << 32 | 5
 
@@ -116,6 +119,29 @@ def test_orders_of_an_older_incarnation_are_refused(member: Member, tree: Tree) 
     assert member.expect(SAVED, TRUNCATED)[2:] == (5, 5)
     assert member.open()[0] == 10
     assert member.tree_zxid() == 0
+
+
+def test_commit_observers_hear_of_what_is_committed_alone(member: Member, tree: Tree) -> None:
+    life = member.next_life()
+    admin = Inbox(member.context, member.runtime, "admin", life)
+    try:
+        member.send("storage", JOIN, "admin", life, [])
+        heard = [durable_told(admin)]
+        member.order(COMMITTED, 4)
+        heard.append(durable_told(admin))
+        assert heard == [0, 4]
+    finally:
+        admin.close()
+
+
+def durable_told(inbox: Inbox) -> int:
+    """The zxid of the next DURABLE."""
+    deadline = time.monotonic() + LIMIT_S
+    while not (frame := inbox.recv(0.1)):
+        assert time.monotonic() < deadline
+    kind, _, _, zxid, *_ = decode(frame)
+    assert kind == DURABLE
+    return int(zxid)
 
 
 def rows_behind_the_snapshot(member: Member) -> list[tuple[int, bytes]]:
