@@ -112,8 +112,10 @@ class PeerProcess(ABC):
 
     # -- what the roles differ in --------------------------------------------------------------
 
-    mode = "standalone"
-    """For `srvr` and the metrics."""
+    @property
+    def mode(self) -> str:
+        """For `srvr` and the metrics."""
+        return "standalone"
 
     def _make_sessions(self) -> Sessions:
         return Sessions(self.config)
@@ -123,7 +125,7 @@ class PeerProcess(ABC):
         """The supervisor tells of (new) lives."""
 
     @abstractmethod
-    def _hand_on(self) -> None:
+    def hand_on(self) -> None:
         """Hand out the answers, and the batch."""
 
     @property
@@ -158,21 +160,21 @@ class PeerProcess(ABC):
             int(monotonic() * 1000),
         )
 
-    def _state_over(self, base: TreeReader) -> TreeState:
+    def state_over(self, base: TreeReader) -> TreeState:
         config = self.config
         cache_bytes = config.cache_bytes // (config.frontends + 1) // 2
         return TreeState(base, cache_bytes=cache_bytes, settings=self.settings)
 
-    def _rebase(self) -> None:
+    def rebase(self) -> None:
         """The tree on disk has moved on: read from there, keep only what is above."""
         assert self.tree is not None
         old = self.tree.base
-        self.tree.rebase(self._open_tree())
+        self.tree.rebase(self.open_tree())
         self.backlog = True
         assert isinstance(old, TreeReader)
         old.close()
 
-    def _open_tree(self) -> TreeReader:
+    def open_tree(self) -> TreeReader:
         config = self.config
         return open_tree(
             config.data_dir,
@@ -206,8 +208,8 @@ class PeerProcess(ABC):
             self.log.warning(
                 "request.too_large",
                 session=hex(refusal.session & (1 << 64) - 1),
-                frontend=conn.link.name if conn is not None else "",
-                connection=conn.number if conn is not None else 0,
+                frontend=conn.link.name if isinstance(conn, Conn) else "",
+                connection=conn.number if isinstance(conn, Conn) else 0,
                 opcode=refusal.op,
                 path=refusal.path,
                 bytes=refusal.size,
@@ -238,7 +240,7 @@ class PeerProcess(ABC):
         link.outbox.close()
         self.sessions.frontend_died(link, monotonic())
         for link_, conn, payload in self.sessions.waited_for(link):
-            self._attach(link_, conn, payload)
+            self.attach(link_, conn, payload)
 
     def _answer(self) -> None:
         """Hand out the answers that need no transaction: whoever has a transaction has every answer
@@ -271,7 +273,7 @@ class PeerProcess(ABC):
     def _on_conn_closed(self, message: tuple[Any, ...]) -> None:
         _, life, number = message
         for link, conn, payload in self.sessions.closed(life, number):
-            self._attach(link, conn, payload)
+            self.attach(link, conn, payload)
 
     def _on_query(self, message: tuple[Any, ...]) -> None:
         _, ident, what, (name, life) = message
@@ -298,7 +300,7 @@ class PeerProcess(ABC):
         life = link.life
         for number, xid, op, payload in items:
             if op < 0 and op != Op.CLOSE_SESSION:
-                self._connection_item(link, number, xid, op, payload)
+                self.connection_item(link, number, xid, op, payload)
                 continue
             conn = conns.get(number)
             if conn is None:
@@ -347,7 +349,7 @@ class PeerProcess(ABC):
         self._prepare(0, 0, 0, Op.CLOSE_SESSION, b"", session, ())
         self.sessions.close(session)
 
-    def _connection_item(
+    def connection_item(
         self, link: FrontEndLink, number: int, xid: int, op: int, payload: Any
     ) -> None:
         if op == NEW_SESSION:
@@ -367,7 +369,7 @@ class PeerProcess(ABC):
             if gone is not None:
                 self.sessions.gone(gone)
             for link_, conn_, payload_ in self.sessions.closed(link.life, number):
-                self._attach(link_, conn_, payload_)
+                self.attach(link_, conn_, payload_)
 
     def _new_session(
         self, link: FrontEndLink, number: int, timeout_ms: int, identities: Any
@@ -397,18 +399,16 @@ class PeerProcess(ABC):
         """The old connection is closed first, even if the password is wrong (gotchas, 1)."""
         old = self.sessions.owners.get(session)
         answer = self.sessions.reattach(conn, session, password, timeout_ms, monotonic())
-        if old is None or old is conn:
-            self._attach(link, conn, answer)
+        if not isinstance(old, Conn) or old is conn:
+            self.attach(link, conn, answer)
             return
         old.link.outbox.send((CLOSE_CONN, old.number, "client_reconnect"))
         if old.link is link:
-            self._attach(link, conn, answer)
+            self.attach(link, conn, answer)
         else:
             self.sessions.wait(old, link, conn, answer, monotonic())
 
-    def _attach(
-        self, link: FrontEndLink, conn: Conn, answer: tuple[int, int, bytes] | None
-    ) -> None:
+    def attach(self, link: FrontEndLink, conn: Conn, answer: tuple[int, int, bytes] | None) -> None:
         if answer is None:
             link.answers.append((conn.number, 0, 0, REFUSED, None))
         else:

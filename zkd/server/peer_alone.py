@@ -92,7 +92,7 @@ class Alone(PeerProcess):
                 self._drain(frame)
             if self.backlog and self.tree is not None:
                 self.backlog = self.tree.release(RELEASE_PATHS)
-                self._hand_on()
+                self.hand_on()
             if woke >= look_at:
                 look_at = woke + LOOK_S
                 child.read_control()
@@ -107,15 +107,15 @@ class Alone(PeerProcess):
             if message[0] == REQUESTS:
                 self._requests(message[1], message[2], message[3])
                 if len(self.batch) >= HAND_ON_AT:
-                    self._hand_on()
+                    self.hand_on()
             else:
                 handlers[message[0]](self, message)
             frame = recv()
             if not frame:
                 break
-        self._hand_on()
+        self.hand_on()
 
-    def _hand_on(self) -> None:
+    def hand_on(self) -> None:
         """One message with the batch's transactions to storage and all front-ends."""
         self._answer()
         if self.batch:
@@ -139,7 +139,7 @@ class Alone(PeerProcess):
     def _tick(self, now: float) -> None:
         """Grants, expiry, containers, retries: whatever the clock says is due."""
         for link, conn, answer in self.sessions.overdue(now):
-            self._attach(link, conn, answer)
+            self.attach(link, conn, answer)
         if now >= self.next_grant:
             self.next_grant = now + self.grant_every_s
             self.child.alive(now)
@@ -158,7 +158,7 @@ class Alone(PeerProcess):
                 self._refuse_writes()
         else:
             self._work(now)
-            self._hand_on()
+            self.hand_on()
 
     # -- incarnations --------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class Alone(PeerProcess):
         for link, items in waiting:
             if link.life in self.frontends:
                 self._handle(link, items)
-        self._hand_on()
+        self.hand_on()
         self.log.info(
             "peer.serving",
             incarnation=incarnation,
@@ -231,8 +231,8 @@ class Alone(PeerProcess):
     def _load(self, durable: int) -> None:
         """The state at `durable`: the tree on disk, then the log above it."""
         began = monotonic()
-        base = self._open_tree()
-        self._took(tree := self._state_over(base))
+        base = self.open_tree()
+        self._took(tree := self.state_over(base))
         log = LogReader(self.config.data_log_dir / LOG_NAME)
         try:
             for _zxid, body in log.read(base.zxid, durable):
@@ -276,7 +276,7 @@ class Alone(PeerProcess):
             held.popleft()
         if turn != self.turn:
             self.turn = turn
-            self._rebase()
+            self.rebase()
 
     # -- front-ends ----------------------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class Alone(PeerProcess):
         if self.tree is not None:
             self._adopt(link)
         if self.state == SERVING:
-            self._hand_on()
+            self.hand_on()
             self._begin(link, list(self.held), forget=False)
         elif self.state == FULL or self.refusing:
             self._begin(link, [], forget=True)
@@ -348,7 +348,7 @@ class Alone(PeerProcess):
         """Requests while nothing can be appended: re-attaching works, writes end the connection."""
         for number, xid, op, payload in items:
             if op in (REATTACH, GONE, IDENTITIES):
-                self._connection_item(link, number, xid, op, payload)
+                self.connection_item(link, number, xid, op, payload)
             else:
                 link.answers.append((number, xid, 0, MOVED, "the server cannot write"))
 
