@@ -31,7 +31,8 @@ GROUP = "zkd"
 """Names the shared library of all compiled modules: zkd__mypyc."""
 MODULES = """
 zkd/bus/messages.py zkd/bus/sockets.py zkd/jute/codec.py zkd/jute/protocol.py zkd/jute/txn.py
-zkd/server/connection.py zkd/server/frontend.py zkd/server/operations.py zkd/server/peer.py
+zkd/server/connection.py zkd/server/frontend.py zkd/server/member/process.py
+zkd/server/member/served.py zkd/server/operations.py zkd/server/peer.py zkd/server/peer_alone.py
 zkd/server/replies.py zkd/server/served.py zkd/server/storage.py zkd/server/stream.py
 zkd/server/view.py zkd/storage/changes.py zkd/storage/noderows.py zkd/tree/acl.py
 zkd/tree/apply.py zkd/tree/base.py zkd/tree/digest.py zkd/tree/effects.py zkd/tree/ephemeral.py

@@ -7,10 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zkd.server.peer import Peer
+    from zkd.server.peer import PeerProcess
 
 
-def collect(peer: Peer, what: dict[str, Any]) -> dict[str, Any]:
+def collect(peer: PeerProcess, what: dict[str, Any]) -> dict[str, Any]:
     """The peer's statistics; the costly parts only if `what` names them."""
     wanted = what.get("parts", ())
     tree = peer.tree
@@ -19,8 +19,8 @@ def collect(peer: Peer, what: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "name": peer.child.name,
         "pid": os.getpid(),
-        "mode": "standalone",
-        "serving": tree is not None,
+        "mode": peer.mode,
+        "serving": peer.serving,
         "read_only": False,
         "accepting": peer.accepting,
         "zxid": peer.zxid,

@@ -31,6 +31,7 @@ LOG_NAME = "log.db"
 READ_SLICE = 256
 INSERT = "INSERT INTO txn VALUES(?, ?, ?)"
 SELECT = "SELECT zxid, body, crc FROM txn WHERE zxid > ? AND zxid <= ? ORDER BY zxid LIMIT ?"
+FIRST = "SELECT zxid FROM txn ORDER BY zxid LIMIT 1"
 LAST = "SELECT zxid, crc FROM txn ORDER BY zxid DESC LIMIT 1"
 CRC_UP_TO = "SELECT zxid, crc FROM txn WHERE zxid <= ? ORDER BY zxid DESC LIMIT 1"
 UNCHECKED = "SELECT zxid, body FROM txn WHERE zxid > ? ORDER BY zxid LIMIT ?"
@@ -273,7 +274,7 @@ class LogWriter:
 
     def first(self) -> int | None:
         """The oldest zxid that is there."""
-        row: Any = self._execute("SELECT zxid FROM txn ORDER BY zxid LIMIT 1").fetchone()
+        row: Any = self._execute(FIRST).fetchone()
         return None if row is None else int(row[0])
 
     def count(self, after: int) -> int:
@@ -307,9 +308,7 @@ class LogWriter:
         self.db.close()
 
 
-def _chained(
-    rows: Sequence[tuple[int, bytes]], end: int, crc: int
-) -> list[tuple[int, bytes, int]]:
+def _chained(rows: Sequence[tuple[int, bytes]], end: int, crc: int) -> list[tuple[int, bytes, int]]:
     """Rows with their checksums, behind a log that ends at `end` with the checksum `crc`."""
     crc32 = zlib.crc32
     values = []
@@ -366,6 +365,16 @@ class LogReader:
             row: Any = self.db.execute(LAST).fetchone()
             end: int = row[0] if row else self.meta().purged_to
         return end
+
+    def first(self) -> int | None:
+        """The oldest zxid that is there."""
+        row: Any = self.db.execute(FIRST).fetchone()
+        return None if row is None else int(row[0])
+
+    def floor(self, zxid: int) -> int | None:
+        """The highest zxid that is there and not above this one."""
+        row: Any = self.db.execute(CRC_UP_TO, (zxid,)).fetchone()
+        return None if row is None else int(row[0])
 
     def read(self, after: int, upto: int = MAX_ZXID) -> Iterator[tuple[int, bytes]]:
         """(zxid, body) of every row in (after, upto], checked against the chain. LogCorrupt if

@@ -300,8 +300,20 @@ def test_a_sync_is_answered_after_the_commit_of_what_was_proposed() -> None:
     assert hand.feed(i.LearnerSync(1)) == []
     outputs = ack(hand, 1, "2:1") + hand.disk()
     assert sent(outputs, 1) == [(Kind.COMMIT, z("2:1")), (Kind.SYNC, 0)]
-    assert of(outputs, o.Synced) == [o.Synced(7)]
-    assert outputs.index(o.Committed(z("2:1"))) < outputs.index(o.Synced(7))
+    assert of(outputs, o.Synced) == [o.Synced(7, z("2:1"))]
+    committed = o.Committed(z("2:1"))
+    assert outputs.index(committed) < outputs.index(o.Synced(7, z("2:1")))
+
+
+def test_a_sync_is_answered_before_the_commit_of_what_its_client_asked_later() -> None:
+    """A learner answers its client in the client's order, by what comes in ours."""
+    hand = leading()
+    hand.propose(b"a")
+    hand.feed(i.LearnerSync(1))
+    hand.propose(b"b")
+    outputs = ack(hand, 1, "2:1", "2:2") + hand.disk()
+    expected = [(Kind.COMMIT, z("2:1")), (Kind.SYNC, 0), (Kind.COMMIT, z("2:2"))]
+    assert sent(outputs, 1) == expected
 
 
 def test_revalidation_and_touches_are_handed_over() -> None:
