@@ -24,81 +24,82 @@ so nothing that was meant for an earlier life reaches a later one. Incarnations:
 from __future__ import annotations
 
 import marshal
-from typing import Any
+from typing import Any, Final
 
-JOIN = 1
+JOIN: Final = 1
 """(JOIN, name, life, connections): connections = [(conn, session, identities)] that live on."""
-REQUESTS = 2
+REQUESTS: Final = 2
 """(REQUESTS, life, sent_ms, items): items = [(conn, xid, op, payload)], see the codes below;
 sent_ms of CLOCK_MONOTONIC."""
-TOUCH = 3
+TOUCH: Final = 3
 """(TOUCH, life, sent_ms, [(session, heard_ms)]): sessions heard of since the last one; ms of
 CLOCK_MONOTONIC. It is also the front-end's sign of life."""
-CONN_CLOSED = 4
+CONN_CLOSED: Final = 4
 """(CONN_CLOSED, life, conn): the answer to CLOSE_CONN."""
-OPEN = 5
+OPEN: Final = 5
 """(OPEN, peer_life): begin a new incarnation."""
-TXNS = 6
+TXNS: Final = 6
 """(TXNS, incarnation, seq, [txn]): one drained batch, the same bytes to storage and front-ends."""
-BEGIN = 7
+BEGIN: Final = 7
 """(BEGIN, incarnation, peer_life, durable, seq, alone, deadline, accepting, forget, pending): what
 a front-end holds above durable is dropped, pending = [txn] takes its place; the next TXNS has the
 number seq. forget: unanswered requests will never be answered; close their connections."""
-ANSWERS = 8
+ANSWERS: Final = 8
 """(ANSWERS, incarnation, seq, [(conn, xid, after_zxid, kind, payload)]): without a transaction."""
-GRANT = 9
+GRANT: Final = 9
 """(GRANT, incarnation, deadline, writes): serve until this instant of CLOCK_MONOTONIC."""
 REFUSE, ACCEPT, HOLD = range(3)
 """What a GRANT says of writes. HOLD: read no more of them from clients until it ends."""
-CLOSE_CONN = 10
+CLOSE_CONN: Final = 10
 """(CLOSE_CONN, conn, reason): close this connection and say CONN_CLOSED."""
-REJOIN = 11
+REJOIN: Final = 11
 """(REJOIN, incarnation): the peer does not know this front-end; JOIN again."""
-OPENED = 12
+OPENED: Final = 12
 """(OPENED, peer_life, incarnation, durable, tree_zxid, generation)."""
-DURABLE = 13
+DURABLE: Final = 13
 """(DURABLE, incarnation, seq, durable, tree_zxid, turn): readers of the tree should move on when
 turn has changed."""
-FAILED = 14
+FAILED: Final = 14
 """(FAILED, peer_life, incarnation, durable, reason): this incarnation accepts nothing more."""
-QUERY = 15
+QUERY: Final = 15
 """(QUERY, ident, what, reply_to): reply_to = (name, life)."""
-REPLY = 16
+REPLY: Final = 16
 """(REPLY, ident, name, payload)."""
 
-COUNTS = 17
+COUNTS: Final = 17
 """(COUNTS, name, {address: connections}): one front-end's clients, to the other front-ends."""
 
 # Codes of items in REQUESTS beside the client's own opcodes; negative, so that none can collide.
-NEW_SESSION = -10
+NEW_SESSION: Final = -10
 """payload = (timeout_ms, identities)"""
-REATTACH = -20
+REATTACH: Final = -20
 """payload = (session, password, timeout_ms, identities)"""
-IDENTITIES = -21
+IDENTITIES: Final = -21
 """payload = identities"""
-CLIENT_SESSION = -23
+CLIENT_SESSION: Final = -23
 """payload = body: a client's own createSession, which Apache ZooKeeper answers like a handshake"""
-GONE = -22
+GONE: Final = -22
 """payload = reason; the connection has ended"""
 
 # Kinds in ANSWERS.
-SYNCED = 1
+SYNCED: Final = 1
 """payload = None: the reply to sync may go out once after_zxid is applied."""
-ATTACHED = 2
+ATTACHED: Final = 2
 """payload = (session, timeout_ms, password)"""
-REFUSED = 3
+REFUSED: Final = 3
 """payload = None: no such session, wrong password, or closing."""
-THROTTLED = 5
+THROTTLED: Final = 5
 """payload = None: it has waited too long and was not done (throttled_op_wait_time)."""
-UNREADABLE = 6
+UNREADABLE: Final = 6
 """payload = None: the request could not be decoded (or its transaction would have been too large);
 it has used no zxid."""
-MOVED = 4
+MOVED: Final = 4
 """payload = reason: the connection is no longer the session's; close it."""
 
-encode = marshal.dumps
+encode: Final = marshal.dumps
+_loads: Final = marshal.loads
 
 
-def decode(frame: bytes) -> Any:
+def decode(frame: bytes | memoryview) -> Any:
     """The tuple that was encoded."""
-    return marshal.loads(frame)
+    return _loads(frame)

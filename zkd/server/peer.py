@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import zmq
 
@@ -72,20 +73,22 @@ from zkd.tree.state import TreeState
 if TYPE_CHECKING:
     from zkd.server.process import Child
 
-monotonic = time.monotonic
-LOOK_S = 0.02
+monotonic: Final = time.monotonic
+LOOK_S: Final = 0.02
 """So often the control channel and the clock are looked at."""
-RELEASE_PATHS = 256
+RELEASE_PATHS: Final = 32
 """So much of what is on disk now is forgotten in one turn of the loop."""
-HAND_ON_AT = 32
+PAUSE_S: Final = 0.001
+"""Between two such turns if nothing comes."""
+HAND_ON_AT: Final = 32
 """So many transactions are handed on at once, also while more requests wait: storage need not."""
 OPENING, SERVING, FULL = range(3)
-RETRY_S = 1.0
-AWAY_S = 2.0
+RETRY_S: Final = 1.0
+AWAY_S: Final = 2.0
 """So long writes wait for a storage process that has died."""
-READER_CACHE_BYTES = 4 << 20
-DIGESTS_MAX = 100
-DIGEST_EVERY = 128
+READER_CACHE_BYTES: Final = 4 << 20
+DIGESTS_MAX: Final = 100
+DIGEST_EVERY: Final = 128
 """One digest of 128 transactions is kept for the word `hash` (server/DataTree.java)."""
 
 
@@ -135,6 +138,15 @@ class Peer:
         self.digests: deque[tuple[int, int]] = deque(maxlen=DIGESTS_MAX)
         self.metrics = PeerMetrics(self)
         plugins.faults.feed(self.metrics.counter_set("zkd_plugin_faults_total").add)
+        self.handlers: dict[int, Callable[[tuple[Any, ...]], None]] = {
+            OPENED: self._on_opened,
+            FAILED: self._on_failed,
+            DURABLE: self._on_durable,
+            JOIN: self._on_join,
+            TOUCH: self._on_touch,
+            CONN_CLOSED: self._on_conn_closed,
+            QUERY: self._on_query,
+        }
         child.on_lives = self._lives
 
     # -- the loop ------------------------------------------------------------------------------
@@ -150,7 +162,7 @@ class Peer:
             now = monotonic()
             self.sessions.stalled(now - woke)
             self.metrics.turned(now - woke)
-            frame = recv(LOOK_S)
+            frame = recv(PAUSE_S if self.backlog else LOOK_S)
             woke = monotonic()
             self.sessions.stalled(woke - now - LOOK_S)
             if frame:
@@ -163,7 +175,7 @@ class Peer:
                 child.read_control()
                 self._tick(woke)
 
-    def _drain(self, frame: bytes) -> None:
+    def _drain(self, frame: bytes | memoryview) -> None:
         """Handle this and what else has arrived, then hand on what came of it."""
         recv = self.inbox.recv
         handlers = self.handlers
@@ -174,7 +186,7 @@ class Peer:
                 if len(self.batch) >= HAND_ON_AT:
                     self._hand_on()
             else:
-                handlers[message[0]](self, message)
+                handlers[message[0]](message)
             frame = recv()
             if not frame:
                 break
@@ -668,16 +680,6 @@ class Peer:
         else:
             zxid = self.zxid if self.state == SERVING else self.durable
             link.answers.append((conn.number, 0, zxid, ATTACHED, answer))
-
-    handlers = {
-        OPENED: _on_opened,
-        FAILED: _on_failed,
-        DURABLE: _on_durable,
-        JOIN: _on_join,
-        TOUCH: _on_touch,
-        CONN_CLOSED: _on_conn_closed,
-        QUERY: _on_query,
-    }
 
     @property
     def accepting(self) -> bool:
