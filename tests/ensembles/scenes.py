@@ -13,8 +13,8 @@ from collections.abc import Iterable
 import pytest
 
 from tests import apache
-from tests.ensemble.manager import APACHE, ZKD, Ensemble
-from tests.ensemble.trees import Tree, differences, tree_of
+from tests.ensembles.manager import APACHE, ZKD, Ensemble
+from tests.ensembles.trees import Tree, differences, tree_of
 
 ZKD_SERVES = False
 """zkd cannot be a member of an ensemble yet; its cases are left out until it can."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.ensemble.scenes import ZKD_SERVES
+from tests.ensembles.scenes import ZKD_SERVES
 
 collect_ignore = [] if ZKD_SERVES else ["test_storm.py", "test_throwaway_ensemble.py"]

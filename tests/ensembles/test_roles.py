@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.ensemble.load import clients
-from tests.ensemble.manager import ensemble
-from tests.ensemble.scenes import cases, need, same_trees
-from tests.ensemble.trees import furnish
+from tests.ensembles.load import clients
+from tests.ensembles.manager import ensemble
+from tests.ensembles.scenes import cases, need, same_trees
+from tests.ensembles.trees import furnish
 
 MIXED = ("AAAz", "ZAA", "AAZ", "ZZA", "AZZ", "ZZZ", "ZZZa")
 

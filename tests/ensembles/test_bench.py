@@ -6,8 +6,8 @@ import pytest
 
 from tests.bench import servers
 from tests.bench.generator import Timing, build, parse_case, run
-from tests.ensemble.manager import APACHE
-from tests.ensemble.scenes import cases, need
+from tests.ensembles.manager import APACHE
+from tests.ensembles.scenes import cases, need
 
 
 @cases("AAA", "ZZZ")

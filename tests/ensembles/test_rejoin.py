@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.ensemble.load import EnsembleLoad, clients
-from tests.ensemble.manager import Ensemble, ensemble
-from tests.ensemble.scenes import DIFF, SNAP, TRUNC, Rejoin, cases, need, same_trees
-from tests.ensemble.trees import furnish
+from tests.ensembles.load import EnsembleLoad, clients
+from tests.ensembles.manager import Ensemble, ensemble
+from tests.ensembles.scenes import DIFF, SNAP, TRUNC, Rejoin, cases, need, same_trees
+from tests.ensembles.trees import furnish
 
 LONG = {"commitLogCount": "1000000"}
 SHORT = {"commitLogCount": "500", "snapshotSizeFactor": "-1"}

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.chaos import nemesis
 from tests.chaos.servers import Apache, Server, ServerFailed, Zkd, folder_for
-from tests.ensemble.hosts import Hosts, Loopback
+from tests.ensembles.hosts import Hosts, Loopback
 from zkd.testing.ports import stable_ports
 
 APACHE, ZKD = "A", "Z"
