@@ -88,7 +88,7 @@ class Client:
         self._cxid = 0
         self._unanswered.append(0)
         body = Body(Kind.CREATE, self.session, 0, 0, TIMEOUT_MS)
-        node.front.ask(self, 0, Op.CREATE_SESSION, write_body(body))
+        node.front.ask(self, [(0, Op.CREATE_SESSION, write_body(body))])
 
     def _leave(self) -> None:
         if self.node is not None:
@@ -107,8 +107,8 @@ class Client:
             return
         if not valid:
             self.group.count("sessions lost")
-            self.session = 0
             self._leave()
+            self.session = 0
             return
         self.where = Where.ATTACHED
         self._base = self._cxid + 1
@@ -120,9 +120,7 @@ class Client:
         node.front.touch(self, TIMEOUT_MS)
         what = dice.random()
         if what < 0.65:
-            for _ in range(dice.choice((1, 1, 1, 2, 5))):
-                if self.node is node and node.front.may_serve():
-                    self._write(node, Kind.WRITE, Op.SET_DATA)
+            self._write(node, Kind.WRITE, Op.SET_DATA, dice.choice((1, 1, 1, 2, 5, 12)))
         elif what < 0.78:
             group.count("syncs")
             node.front.sync(self, group.checks.told)
@@ -134,13 +132,16 @@ class Client:
             self._leave()
             self._silent_until_ms = group.now + dice.choice((500, 1500, 4000))
         else:
-            self._write(node, Kind.CLOSE, Op.CLOSE_SESSION)
+            self._write(node, Kind.CLOSE, Op.CLOSE_SESSION, 1)
 
-    def _write(self, node: Node, kind: Kind, op: int) -> None:
-        self._cxid += 1
-        self._unanswered.append(self._cxid)
-        body = Body(kind, self.session, self._base, self._cxid)
-        node.front.ask(self, self._cxid, op, write_body(body))
+    def _write(self, node: Node, kind: Kind, op: int, number: int) -> None:
+        requests = []
+        for _ in range(number):
+            self._cxid += 1
+            self._unanswered.append(self._cxid)
+            body = Body(kind, self.session, self._base, self._cxid)
+            requests.append((self._cxid, op, write_body(body)))
+        node.front.ask(self, requests)
 
     def answered(self, cxid: int, zxid: int, body: Body) -> None:
         if not self._unanswered or cxid not in self._unanswered:
@@ -153,8 +154,8 @@ class Client:
             self.where = Where.ATTACHED
             self._base = 1
         elif body.kind is Kind.CLOSE or body.kind is Kind.ERROR:
-            self.session = 0
             self._leave()
+            self.session = 0
 
     def synced(self, tag: int) -> None:
         node = self.node

@@ -39,6 +39,8 @@ class Plan:
     purge: float
     diff_rows_max: int
     snap_syncs_max: int
+    diff_syncs_max: int
+    epoch_wait_ms: int
     crash_at_write: float
     crash_at_output: float
     crash: int
@@ -51,6 +53,8 @@ class Plan:
     stall: int
     jump: int
     forget: int
+    orphan: int
+    trap: int
     calm: int
 
     def group(self) -> Group:
@@ -76,6 +80,8 @@ class Plan:
             SETTINGS,
             diff_rows_max=self.diff_rows_max,
             snap_syncs_max=self.snap_syncs_max,
+            diff_syncs_max=self.diff_syncs_max,
+            epoch_wait_ms=self.epoch_wait_ms or None,
             observer_master=bool(self.by_master),
         )
 
@@ -128,6 +134,8 @@ def plan(seed: int) -> Plan:
         purge=some(0.6, 0.05, 0.3),
         diff_rows_max=dice.choice((3, 5, 20, 1000)),
         snap_syncs_max=dice.choice((1, 2, 10)),
+        diff_syncs_max=dice.choice((1, 2, 100, 100)),
+        epoch_wait_ms=dice.choice((0, 0, 100, 500)),
         crash_at_write=some(0.6, 0.003, 0.01, 0.05),
         crash_at_output=some(0.4, 0.0005, 0.002, 0.01),
         crash=often(0.6, 4),
@@ -140,5 +148,7 @@ def plan(seed: int) -> Plan:
         stall=often(0.3, 3),
         jump=often(0.2, 2),
         forget=often(0.15, 2),
+        orphan=often(0.4, 3),
+        trap=often(0.5, 4),
         calm=dice.randint(1, 20),
     )

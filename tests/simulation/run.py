@@ -17,8 +17,23 @@ from tests.simulation.plan import Plan, plan
 from tests.zab.checks import Violation
 from tests.zab.group import Group
 from tests.zab.node import Node
+from zkd.jute.quorum import Kind
 from zkd.zab.faults import PeerFault
 from zkd.zab.votes import ServerState
+
+_TRAPS = [
+    Kind.LEADER_INFO,
+    Kind.ACK_EPOCH,
+    Kind.ACK_EPOCH,
+    Kind.DIFF,
+    Kind.TRUNC,
+    Kind.SNAP,
+    Kind.NEW_LEADER,
+    Kind.ACK,
+    Kind.UP_TO_DATE,
+    Kind.PROPOSAL,
+    Kind.COMMIT,
+]
 
 HEAL_MS = 30_000
 PROGRESS_MS = 5000
@@ -78,6 +93,8 @@ class Life:
                 "stall",
                 "jump",
                 "forget",
+                "orphan",
+                "trap",
                 "calm",
             )
         }
@@ -106,7 +123,10 @@ class Life:
         pass
 
     def _some(self) -> Node:
-        return self.dice.choice(list(self.group.nodes.values()))
+        """Any server; rather one that is writing."""
+        nodes = list(self.group.nodes.values())
+        writing = [node for node in nodes if node.writing]
+        return self.dice.choice(writing if writing and self.dice.random() < 0.6 else nodes)
 
     def _down(self, node: Node, what: str) -> None:
         if node.peer is not None:
@@ -190,6 +210,29 @@ class Life:
         group.log(node.sid, "loses its log", None)
         group.after(self.dice.randint(10, 1000), lambda: group.restart(node))
 
+    def _orphan(self) -> None:
+        """A leader that nobody hears goes on proposing, and crashes with what it has logged."""
+        group, leader = self.group, self.group.leader()
+        if leader is None:
+            return
+        group.count("orphans")
+        group.log(leader.sid, "is not heard any more", None)
+        group.network.cut_links |= {(leader.sid, other) for other in group.nodes}
+        for number in range(self.dice.randint(1, 3)):
+            leader_is = group.leader()
+            if leader_is is leader:
+                group.write(*[b"orphan %d" % number] * self.dice.randint(1, 3))
+            group.run(self.dice.randint(1, 150))
+        leader.crash()
+        group.network.cut_links = {
+            link for link in group.network.cut_links if leader.sid not in link
+        }
+        group.after(self.dice.choice((10, 3000, 6000)), lambda: group.restart(leader))
+
+    def _trap(self) -> None:
+        """Whoever next sends one of these crashes right after it."""
+        self.group.traps = set(self.dice.sample(_TRAPS, 2))
+
     # ---- the end
 
     def _end(self) -> None:
@@ -198,6 +241,7 @@ class Life:
         group.log(0, "healed for good", None)
         group.heal()
         group.crash_chance = group.output_crash_chance = 0.0
+        group.traps.clear()
         network = group.network
         network.loss = network.repeats = network.late_chance = 0.0
         network.delay_ms = (1, 20)
