@@ -1,8 +1,8 @@
 """What must hold of a group, looked at from outside whenever it could be broken.
 
     history     every server delivers a prefix of one history
-    leaders     one established leader an epoch; a quorum has kept its epoch, and it has everything
-                that any server ever delivered
+    leaders     one established leader an epoch; a quorum has kept its epoch, and unless a later
+                one is established it has everything that any server ever delivered
     future      what is delivered first anywhere is durable at a quorum of the voters
     promises    nobody goes below an epoch it has promised, or promises one to two leaders, whatever
                 it has forgotten meanwhile
@@ -79,9 +79,11 @@ class Checks:
         self.demand(
             self._is_quorum(kept), "leaders", f"epoch {epoch} stands, but is kept by {kept} alone"
         )
-        mine = node.applied
+        if epoch < max(self.leaders):
+            self.group.count("late leaders")  # it slept while another was established
+            return
         self.demand(
-            mine[: len(self.history)] == self.history,
+            node.applied[: len(self.history)] == self.history,
             "leaders",
             f"{node.sid} leads epoch {epoch} without what was delivered",
         )

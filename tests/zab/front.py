@@ -12,6 +12,7 @@ Sessions are followed by the real tracker (`zkd.zab.sessions`): owners, touches,
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from tests.zab.bodies import Body, Kind, read_body, write_body
@@ -84,15 +85,19 @@ class Front:
 
     # ---- clients of this server
 
-    def ask(self, client: Client, cxid: int, op: int, body: bytes) -> None:
+    def ask(self, client: Client, requests: Sequence[tuple[int, int, bytes]]) -> None:
+        """Requests, each a cxid, an operation, a body, read from the client at once."""
         self.clients[client.session] = client
-        self._waiting.append((client.session, cxid))
+        self._waiting.extend((client.session, cxid) for cxid, _, _ in requests)
         if self._tracker is not None:
-            self._prepare(HERE, client.session, cxid, op, body)
+            for cxid, op, body in requests:
+                self._prepare(HERE, client.session, cxid, op, body)
             self.node.feed(*self.flush())
         else:
-            data = request(client.session, cxid, op, body)
-            self.node.feed(i.Forward(((data, (("ip", "10.0.0.1"),)),)))
+            ids = (("ip", "10.0.0.1"),)
+            session = client.session
+            forwarded = [(request(session, cxid, op, body), ids) for cxid, op, body in requests]
+            self.node.feed(i.Forward(forwarded))
 
     def sync(self, client: Client, floor: int) -> None:
         """`floor`: what somebody has been told already."""

@@ -25,8 +25,8 @@ from zkd.zab import inputs as i
 from zkd.zab import outputs as o
 from zkd.zab.election import ElectionSettings
 from zkd.zab.inputs import Txn
-from zkd.zab.settings import Settings
-from zkd.zab.votes import ServerState
+from zkd.zab.settings import Settings, Standing
+from zkd.zab.votes import Notification, ServerState
 from zkd.zab.zxid import counter_of, epoch_of
 
 TICK = 200
@@ -75,6 +75,8 @@ class Group:
         """The longest that one thing takes at each server's disk."""
         self.snapshot_ms = 0
         """The longest until a snapshot begins."""
+        self.traps: set[int] = set()
+        """Kinds of packets of which the next one is the last that its sender sends."""
         self.alone: set[int] = set()
         """Servers that an oracle lets go on alone."""
         self.counts: Counter[str] = Counter()
@@ -123,6 +125,19 @@ class Group:
         """It comes back after a while."""
         node.crash()
         self.after(self.random.randint(100, 3000), lambda: self.restart(node))
+
+    def spring(self, node: Node, kind: int) -> None:
+        """A trap: the server crashes as soon as it has sent this, and may be back at once."""
+        self.traps.discard(kind)
+        self.count(f"traps:{name(kind)}")
+        life = node.life
+
+        def fall() -> None:
+            if node.life == life:
+                node.crash()
+                self.after(self.random.choice((1, 20, 500)), lambda: self.restart(node))
+
+        self.after(0, fall)
 
     @staticmethod
     def restart(node: Node) -> None:
@@ -194,6 +209,25 @@ def zxid_text(zxid: int) -> str:
     return str(zxid) if zxid < 0 else f"{epoch_of(zxid)}:{counter_of(zxid)}"
 
 
+def _told(of: object) -> str:
+    if isinstance(of, Notification):
+        return (
+            f"{of.leader} at {zxid_text(of.zxid)}, epoch {of.peer_epoch}, round {of.round}"
+            f", {of.state.name}"
+        )
+    if isinstance(of, Standing):
+        trusted = "" if of.trusted else ", not to be trusted"
+        return (
+            f"at {zxid_text(of.logged)}, tree at {zxid_text(of.committed)},"
+            f" epochs {of.accepted_epoch} {of.current_epoch}{trusted}"
+        )
+    if isinstance(of, o.Serving):
+        return f"{of.role.name} epoch {of.epoch}"
+    if isinstance(of, o.Close):
+        return f"connection {of.conn}: {of.reason}"
+    return "" if of is None else str(of)
+
+
 def _line(event: Event) -> str:
     when, sid, what, of = event
     if what.startswith("->"):
@@ -201,5 +235,5 @@ def _line(event: Event) -> str:
         told = ", ".join(f"{name(packet[0])} {zxid_text(packet[1])}" for packet in of[:6])
         text = told + (f", ... {len(of)}" if len(of) > 6 else "")
     else:
-        text = "" if of is None else str(of)
+        text = _told(of)
     return f"{when:7} {f'server {sid}' if sid else 'world':9} {what} {text}"

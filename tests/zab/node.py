@@ -73,6 +73,11 @@ class Node:
     def stalled(self) -> bool:
         return self.group.now < self._stalled_until_ms
 
+    @property
+    def writing(self) -> bool:
+        """Something is on its way to the disk."""
+        return bool(self._orders)
+
     def stall(self, ms: int) -> None:
         """The process stands still; what comes meanwhile waits. Its disk goes on."""
         if self.peer is not None:
@@ -121,6 +126,7 @@ class Node:
         self._leave_role()
         for conn in list(self.conns.values()):
             self.group.network.cut(conn)
+        self.conns.clear()
 
     def _leave_role(self) -> None:
         self.serving = False
@@ -190,7 +196,7 @@ class Node:
             answer = i.SnapshotInstalled(output.zxid)
             self._write(Order(output, answer, self._installed, self.disk.beside))
         elif isinstance(output, o.Notify):
-            group.log(self.sid, "votes", output.notification)
+            group.log(self.sid, f"votes (to {output.to_sid})", output.notification)
             group.checks.notifies(self, output.to_sid, output.notification)
             group.network.notify(self.sid, output)
         elif isinstance(output, o.Connect):
@@ -254,7 +260,10 @@ class Node:
             )
 
     def _packets(self, conn: int, packets: Sequence[Packet]) -> int:
-        return self.group.network.send(self, conn, packets)
+        group = self.group
+        if group.traps and packets[-1][0] in group.traps:
+            group.spring(self, packets[-1][0])
+        return group.network.send(self, conn, packets)
 
     def _send_history(self, output: o.SendHistory) -> None:
         rows = self.disk.above(output.after, output.upto)
