@@ -14,6 +14,7 @@ from zkd.bus.messages import (
     ANSWERS,
     ATTACHED,
     DENIED,
+    DURABLE,
     EPOCHS,
     INSTALL,
     INSTALLED,
@@ -24,6 +25,7 @@ from zkd.bus.messages import (
     SESSION_CLOSED,
     TRUNCATE,
     TRUNCATED,
+    TXNS,
 )
 from zkd.jute.protocol import Err, Op
 
@@ -245,6 +247,47 @@ def test_a_client_that_may_be_read_only_hears_that_it_is_not(member: Member) -> 
     assert told is not None
     assert struct.unpack_from(">iqi", told) == (1, 0, Err.EPHEMERAL_ON_LOCAL_SESSION)
     client.drop()
+
+
+def test_a_client_hears_of_its_write_over_a_restart_of_storage(member: Member, tree: Tree) -> None:
+    """What the dead storage may not have written is handed on again, in a new incarnation."""
+    member.begin(0)
+    client, number = attach(member, tree)
+    client.send(wire.request(1, wire.CREATE, wire.create("/a", b"", wire.OPEN, 0)))
+    _, xid, op, body = member.request(Op.CREATE)
+    asked = (member.processes[FRONTEND].life, number, xid)
+    member.processes["storage"].kill()
+    txn = tree.write(op, body, session=SESSION, asked=asked)
+    member.send(FRONTEND, TXNS, member.incarnation, member.seq, [txn])
+    member.start("storage")
+    assert member.open()[0] == txn[0] - 1
+    member.begin(txn[0] - 1, [txn])
+    member.send("storage", TXNS, member.incarnation, 1, [txn])
+    member.expect(DURABLE, where=lambda message: message[3] == txn[0])
+    assert member.nothing_comes(client.socket)
+    member.commit(txn[0])
+    told = client.receive()
+    assert told is not None
+    assert struct.unpack_from(">iqi", told) == (1, txn[0], 0)
+    client.drop()
+
+
+def test_a_restarted_front_end_goes_on_in_the_role(member: Member, tree: Tree) -> None:
+    member.begin(0)
+    client, _ = attach(member, tree)
+    pending = tree.creates(0, 3)
+    member.hand_on(*pending)
+    member.commit(2)
+    member.processes[FRONTEND].kill()
+    assert closed(client)
+    member.start(FRONTEND)
+    assert member.expect(JOIN)[3] == []
+    member.begin(2, pending[1:])
+    member.commit(3)
+    other, _ = attach(member, tree, SESSION + 1)  # commits the rest
+    found = [ask(other, i, wire.EXISTS, wire.watched(f"/n{i}"))[2] for i in range(4)]
+    assert found == [0, 0, 0, Err.NO_NODE]
+    other.drop()
 
 
 def test_a_lapsed_grant_closes_the_clients(member: Member, tree: Tree) -> None:

@@ -3,6 +3,8 @@ found after SIGKILL in the middle of one."""
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,11 +19,14 @@ from zkd.bus.messages import (
     IMPOSSIBLE,
     INSTALL,
     INSTALLED,
+    JOIN,
     SAVED,
     TRUNCATE,
     TRUNCATED,
     TXNS,
+    decode,
 )
+from zkd.bus.sockets import Inbox
 
 SNAP = 7 << 32 | 5
 
@@ -116,6 +121,29 @@ def test_orders_of_an_older_incarnation_are_refused(member: Member, tree: Tree) 
     assert member.tree_zxid() == 0
 
 
+def test_commit_observers_hear_of_what_is_committed_alone(member: Member, tree: Tree) -> None:
+    life = member.next_life()
+    admin = Inbox(member.context, member.runtime, "admin", life)
+    try:
+        member.send("storage", JOIN, "admin", life, [])
+        heard = [durable_told(admin)]
+        member.order(COMMITTED, 4)
+        heard.append(durable_told(admin))
+        assert heard == [0, 4]
+    finally:
+        admin.close()
+
+
+def durable_told(inbox: Inbox) -> int:
+    """The zxid of the next DURABLE."""
+    deadline = time.monotonic() + LIMIT_S
+    while not (frame := inbox.recv(0.1)):
+        assert time.monotonic() < deadline
+    kind, _, _, zxid, *_ = decode(frame)
+    assert kind == DURABLE
+    return int(zxid)
+
+
 def rows_behind_the_snapshot(member: Member) -> list[tuple[int, bytes]]:
     """The snapshot is there; these follow it."""
     member.snapshot(SNAP, "/snapped")
@@ -137,6 +165,22 @@ def test_a_snapshot_takes_the_place_of_tree_log_and_epochs(member: Member, tree:
     eventually(lambda: member.tree_zxid() == SNAP + 2)
     assert member.has("/snapped", "/n101", "/n102") == [True, True, False]
     assert member.open() == (SNAP + 3, 2, 8, 8, "", SNAP + 2)
+
+
+def test_a_log_that_lost_its_end_says_so_until_a_snapshot_has_come(
+    member: Member, tree: Tree
+) -> None:
+    member.processes["storage"].kill()
+    with contextlib.closing(sqlite3.connect(member.data / "log.db")) as db:
+        db.execute("DELETE FROM txn WHERE zxid > 7")
+        db.commit()
+    member.start("storage")
+    durable, _, _, _, why, committed = member.open()
+    assert (durable, committed) == (7, 0)
+    assert "0xa was durable" in why
+    member.order(INSTALL, SNAP, rows_behind_the_snapshot(member), 8, 8)
+    member.expect(INSTALLED)
+    assert member.open() == (SNAP + 3, 2, 8, 8, "", SNAP)
 
 
 Order = Callable[[Member], tuple[Any, ...]]

@@ -54,7 +54,6 @@ PENDING: tuple[str, ...] = (
     "commitLogCount",
     "snapshotSizeFactor",
     "oraclePath",
-    "electionAlg",
     "quorum.auth.*",
     "multiAddress.reachability*",
     "observer.reconnectDelayMs",

@@ -154,12 +154,21 @@ class Engine:
 
     def _recover(self, opened: Opened, progress: Progress | None) -> None:
         renew_digest(opened.tree, self.settings)
+        self._configure(opened.tree)
         if self.settings.commit_on_append:
             self.replayed = replay(opened, self.effects_of, self.settings, progress)
             self.committed = self.durable
         elif not self.must_synchronise:
             self._pending.upto = self.durable
         self._claim()
+
+    def _configure(self, tree: TreeWriter) -> None:
+        """A member shows its own configuration, whatever the tree comes from."""
+        settings = self.settings
+        if settings.configuration:
+            now_ms = int(time.time() * 1000)
+            text = settings.configuration.encode()
+            tree.set_configuration(text, settings.configuration_version, now_ms)
 
     def _claim(self) -> None:
         """Write the mark from what is durable now."""
@@ -299,6 +308,7 @@ class Engine:
         try:
             if (new.id, new.generation, new.zxid) != (self.log.meta.id, number, zxid):
                 raise TreeDamaged("not the tree that was announced", str(new.path))
+            self._configure(new)
             self._guarded(lambda: self.log.replace(number, zxid, epochs, rows))
         except BaseException:
             new.close()

@@ -164,6 +164,11 @@ class Leader(Establishing):
             self._syncs.append((self.proposed, conn, tag))
             self._answer_syncs()
 
+    @property
+    def pending_syncs(self) -> int:
+        """Syncs that wait for their commit."""
+        return len(self._syncs)
+
     def _answer_syncs(self) -> None:
         floor = self.epoch << 32
         here = max(self.state.positions.delivered, floor)

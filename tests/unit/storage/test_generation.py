@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +22,10 @@ from zkd.storage.engine import Engine, TreeDamaged
 from zkd.storage.generation import GenerationWriter
 from zkd.storage.log import LogReader
 from zkd.storage.reader import open_tree, tree_path
+from zkd.storage.schema import FRESH_NODES
 
 HERE = Path(__file__).parent
+CONFIG = "/zookeeper/config"
 ZXID = 5 << 32 | 17
 
 
@@ -109,6 +113,32 @@ def test_the_rows_behind_a_snapshot_are_pending(tmp_path: Path) -> None:
     engine.commit(ZXID + 4)
     engine.close()
     assert dump(tmp_path) == expected(new)
+    assert check(tmp_path / "data", tmp_path / "log") == []
+
+
+def test_a_member_shows_its_own_configuration(tmp_path: Path) -> None:
+    """Set at the start and over a snapshot's; as Apache ZooKeeper sets it, and no oftener."""
+    text = "server.1=127.0.0.1:2888:3888:participant\nversion=100000002"
+    member = replace(SMALL, commit_on_append=False, configuration=text)
+    member = replace(member, configuration_version=1 << 32 | 2)
+    engine = open_engine(tmp_path, member)
+    engine.open_incarnation()
+    before = dump(tmp_path)[CONFIG]
+    assert before[0] == text.encode()
+    czxid, mzxid, ctime, mtime, version, *_, size, _, _ = struct.unpack(">qqqqiiiqiiq", before[1])
+    assert (czxid, mzxid, ctime, version, size) == (0, 1 << 32 | 2, 0, -1, len(text))
+    assert abs(mtime - time.time() * 1000) < 60_000
+    engine.close()
+    engine = open_engine(tmp_path, member)
+    assert dump(tmp_path)[CONFIG] == before
+    engine.open_incarnation()
+    writer = engine.new_generation()
+    nodes = [n for n in FRESH_NODES if n[0] != CONFIG]
+    writer.nodes([*nodes, (CONFIG, b"the leader's", *FRESH_NODES[2][2:])])
+    writer.finish(ZXID)
+    engine.switch_generation(ZXID, (5, 5))
+    engine.close()
+    assert dump(tmp_path)[CONFIG][0] == text.encode()
     assert check(tmp_path / "data", tmp_path / "log") == []
 
 
