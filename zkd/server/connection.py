@@ -407,6 +407,9 @@ class Connection(asyncio.Protocol):
             self.attached(session, timeout_ms, password)
             return
         assert xid == txn[3], f"reply {txn[3]} to request {xid}"
+        if txn[4] == Err.SESSION_MOVED:  # as Apache ZooKeeper: no reply
+            self.close("session moved to another server")
+            return
         self.sent += 1
         if op == CLIENT_SESSION:
             self._respond(self.timeout_ms, self.session, self.password)

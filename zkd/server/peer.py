@@ -114,11 +114,6 @@ class PeerProcess(ABC):
 
     # -- what the roles differ in --------------------------------------------------------------
 
-    @property
-    def mode(self) -> str:
-        """For `srvr` and the metrics."""
-        return "standalone"
-
     def _make_sessions(self) -> Sessions:
         return Sessions(self.config)
 
@@ -420,7 +415,11 @@ class PeerProcess(ABC):
         """What four-letter words and metrics are made of (see fourletter.py)."""
         from zkd.server import peer_statistics
 
-        return peer_statistics.collect(self, what)
+        return peer_statistics.collect(self, what) | self.role_statistics()
+
+    def role_statistics(self) -> dict[str, Any]:
+        """What the role adds to that."""
+        return {}
 
 
 def main(child: Child) -> None:

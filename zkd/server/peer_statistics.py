@@ -19,7 +19,7 @@ def collect(peer: PeerProcess, what: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "name": peer.child.name,
         "pid": os.getpid(),
-        "mode": peer.mode,
+        "mode": "standalone",
         "serving": peer.serving,
         "read_only": False,
         "accepting": peer.accepting,

@@ -28,8 +28,6 @@ UNCHECKED = frozenset({Op.CREATE_SESSION, Op.CLOSE_SESSION})
 class Leading:
     """See the module's text."""
 
-    mode = "leader"
-
     def __init__(self, member: Member, zxid: int) -> None:
         """`zxid`: before the first one of this epoch."""
         self.member = member

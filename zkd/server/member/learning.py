@@ -44,11 +44,12 @@ NOBODY = (0, 0, 0)
 class Learning:
     """See the module's text."""
 
-    def __init__(self, member: Member, mode: str) -> None:
+    def __init__(self, member: Member) -> None:
         self.member = member
-        self.mode = mode
         self._forwarded: dict[int, deque[_Waiting]] = {}
         self._requests: list[Request] = []
+        self._unread: deque[tuple[int, int, int, int]] = deque()
+        """zxid of what was asked behind it, life of the front-end, connection, xid."""
         self._syncs: dict[int, tuple[FrontEndLink, int, int]] = {}
         """By tag: front-end, connection, xid."""
         self._next_tag = 0
@@ -65,7 +66,7 @@ class Learning:
 
     def handle(self, link: FrontEndLink, items: list[Any]) -> None:
         """Requests of one front-end, in its order."""
-        conns, owners, requests = link.conns, self.member.sessions.owners, self._requests
+        conns, owners = link.conns, self.member.sessions.owners
         forwarded, life, pack = self._forwarded, link.life, quorum.request
         for number, xid, op, payload in items:
             if op < 0 and op != Op.CLOSE_SESSION:
@@ -80,7 +81,7 @@ class Learning:
             elif op == Op.SYNC:
                 self._sync(link, conn, xid, payload)
             else:
-                requests.append((pack(session, xid, op, payload), conn.identities))
+                self._requests.append((pack(session, xid, op, payload), conn.identities))
                 line = forwarded.get(session)
                 if line is None:
                     line = forwarded[session] = deque()
@@ -199,7 +200,7 @@ class Learning:
         line = self._forwarded.get(session)
         found: tuple[int, int, int] = NOBODY
         if line:
-            found, told = self._take(line, session, applied.cxid)
+            found, told = self._take(line, session, applied.cxid, applied.zxid)
             results = told or results
         for effect in applied.effects:
             if effect[0] == fx.CLOSED:
@@ -207,7 +208,7 @@ class Learning:
         return (*found, results)
 
     def _take(
-        self, line: deque[_Waiting], session: int, cxid: int
+        self, line: deque[_Waiting], session: int, cxid: int, zxid: int
     ) -> tuple[tuple[int, int, int], Any]:
         if line[0][0] != cxid and all(waiting[0] != cxid for waiting in line):
             return NOBODY, None  # of another server, before the session came here
@@ -215,13 +216,18 @@ class Learning:
             asked, life, number, told = line.popleft()
             if asked == cxid:
                 break
-            link = self.member.frontends.get(life)
-            if link is not None:
-                seen = self.member.announced
-                link.answers.append((number, asked, seen, UNREADABLE, None))
+            self._unread.append((zxid, life, number, asked))
         if not line:
             del self._forwarded[session]
         return (life, number, cxid), told
+
+    def before_commit(self, upto: int) -> None:
+        """What could not be read is answered where it stood: before what was asked behind it."""
+        while self._unread and self._unread[0][0] <= upto:
+            zxid, life, number, xid = self._unread.popleft()
+            link = self.member.frontends.get(life)
+            if link is not None:
+                link.answers.append((number, xid, zxid - 1, UNREADABLE, None))
 
     def touched(self, output: Touched) -> None:
         """By observers of this follower."""

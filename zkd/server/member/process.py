@@ -40,6 +40,7 @@ from zkd.server.member.network import Network
 from zkd.server.member.served import Served
 from zkd.server.peer import HAND_ON_AT, RELEASE_PATHS, RETRY_S
 from zkd.server.process import SupervisorGone
+from zkd.server.quorum import seen
 from zkd.zab import inputs as i
 from zkd.zab import outputs as o
 from zkd.zab.peer import Peer
@@ -86,6 +87,7 @@ class Member(Served):
         self._due = 0.0
         self._retry_at = 0.0
         self._beat_due = 0.0
+        self._led_since = 0.0
         self._carriers = self._make_carriers()
         self.handlers: dict[int, Callable[[tuple[Any, ...]], None]] = {
             OPENED: self._on_opened,
@@ -99,10 +101,16 @@ class Member(Served):
             CONN_CLOSED: self._on_conn_closed,
             QUERY: self._on_query,
         }
+        seen.register(self.metrics, lambda: self.core, self._led_ms)
 
-    @property
-    def mode(self) -> str:
-        return self.service.mode if self.service is not None else "looking"
+    def role_statistics(self) -> dict[str, Any]:
+        if self.core is None:
+            return {"mode": "looking", "serving": False, "server_id": self.config.my_id}
+        return seen.statistics(self.core) | {"serving": self.begun}
+
+    def _led_ms(self) -> int | None:
+        leads = isinstance(self.service, Leading)
+        return int((monotonic() - self._led_since) * 1000) if leads else None
 
     # -- beginning and end ---------------------------------------------------------------------
 
@@ -392,10 +400,11 @@ class Member(Served):
         self.trusted = True
         if output.role is ServerState.LEADING:
             assert self.core.next_zxid is not None
+            self._led_since = monotonic()
             self.service = Leading(self, self.core.next_zxid - 1)
         else:
             follows = output.role is ServerState.FOLLOWING
-            self.service = Learning(self, "follower" if follows else "observer")
+            self.service = Learning(self)
             if self.core_settings.observer_master and follows:
                 self.network.listen(standing.master_addresses(self.config))
         self.log.info("member.serving", role=output.role.name.lower(), epoch=output.epoch)

@@ -97,9 +97,12 @@ class Served(PeerProcess):
     def flush(self) -> None:
         """Tell what is committed, and before it the answers that come before it in their clients'
         order."""
-        self._answer()
         if self.committed <= self.announced:
+            self._answer()
             return
+        if isinstance(self.service, Learning):
+            self.service.before_commit(self.committed)
+        self._answer()
         zxid = self.announced = self.committed
         held = self.held
         while held and held[0][0] <= zxid:

@@ -135,13 +135,21 @@ class Followers:
 
 
 def register(
-    metrics: Metrics, core: Callable[[], Peer], led_ms: Callable[[], int | None]
+    metrics: Metrics, core: Callable[[], Peer | None], led_ms: Callable[[], int | None]
 ) -> None:
-    """Have `metrics` show all of this. `core`: the present one; `led_ms`: how long this server has
-    led, None if it does not. The sizes of proposals are fed by whoever proposes."""
+    """Have `metrics` show all of this. `core`: the present one, if any; `led_ms`: how long this
+    server has led, None if it does not. The sizes of proposals are fed by whoever proposes."""
 
     def of(read: Callable[[Followers], int | None]) -> Callable[[], int | None]:
-        return lambda: read(Followers(core()))
+        def look() -> int | None:
+            present = core()
+            return read(Followers(present)) if present is not None else None
+
+        return look
+
+    def voters() -> int | None:
+        present = core()
+        return len(present.state.committed.voters()) if present is not None else None
 
     metrics.gauge("learners", of(lambda seen: seen.learners))
     metrics.gauge("synced_followers", of(lambda seen: seen.synced_followers))
@@ -149,4 +157,4 @@ def register(
     metrics.gauge("synced_observers", of(lambda seen: seen.synced_observers))
     metrics.gauge("pending_syncs", of(lambda seen: seen.pending_syncs))
     metrics.gauge("leader_uptime", led_ms)
-    metrics.gauge("quorum_size", lambda: len(core().state.committed.voters()))
+    metrics.gauge("quorum_size", voters)
