@@ -136,7 +136,7 @@ class PeerProcess(ABC):
         """Are clients served?"""
 
     @abstractmethod
-    def _seen(self) -> int:
+    def seen_zxid(self) -> int:
         """What whoever re-attaches now must see."""
 
     # -- the tree ------------------------------------------------------------------------------
@@ -409,7 +409,7 @@ class PeerProcess(ABC):
         if answer is None:
             link.answers.append((conn.number, 0, 0, REFUSED, None))
         else:
-            link.answers.append((conn.number, 0, self._seen(), ATTACHED, answer))
+            link.answers.append((conn.number, 0, self.seen_zxid(), ATTACHED, answer))
 
     def statistics(self, what: dict[str, Any]) -> dict[str, Any]:
         """What four-letter words and metrics are made of (see fourletter.py)."""

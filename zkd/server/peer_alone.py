@@ -373,7 +373,7 @@ class Alone(PeerProcess):
     def serving(self) -> bool:
         return self.tree is not None
 
-    def _seen(self) -> int:
+    def seen_zxid(self) -> int:
         return self.zxid if self.state == SERVING else self.durable
 
 def run(child: Child) -> None:
