@@ -425,7 +425,10 @@ class PeerProcess(ABC):
 def main(child: Child) -> None:
     """The life of the peer process."""
     if child.config.distributed:
-        from zkd.server.member.process import run
+        from zkd.server.member import process
+
+        process.run(child)
     else:
-        from zkd.server.peer_alone import run
-    run(child)
+        from zkd.server import peer_alone
+
+        peer_alone.run(child)
