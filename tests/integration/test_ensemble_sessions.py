@@ -70,7 +70,7 @@ def test_the_connection_that_was_left_can_write_no_more(ensemble: Ensemble, lead
     other = one % 3 + 1
     first = connect(ensemble, one)
     second = moved(ensemble, first, other)
-    with pytest.raises(OSError):  # closed at once by a leader, else in answer to the write
+    with pytest.raises(ConnectionError):  # closed at once by a leader, else in answer to the write
         first.call(wire.CREATE, wire.create(f"/left-{leads}", b"", wire.OPEN, 0))
     assert not exists(second, f"/left-{leads}")
     second.close()
