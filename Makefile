@@ -8,7 +8,7 @@ ZKD_PORT ?= 2181
 ZKD_DATA ?= zkd-data
 PYTEST_ARGS ?=
 
-.PHONY: run test check bench chaos large crowds differential kazoo system setup clean
+.PHONY: run test check bench chaos large crowds ensembles differential kazoo system setup clean
 
 run: $(VENV)/.run
 	exec $(BIN)/zkd serve --set clientPort=$(ZKD_PORT) --set clientPortAddress=127.0.0.1 \
@@ -37,6 +37,10 @@ large: $(VENV)/.dev
 # 10,000 clients that come back at once, and a million watches.
 crowds: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow -s tests/integration/test_crowds.py
+
+# Ensembles of zkd and Apache ZooKeeper in every role, every way back, over broken networks.
+ensembles: $(VENV)/.dev system
+	$(BIN)/python -m pytest -m 'slow or not slow' -s tests/ensemble
 
 # 100,000 random requests to zkd and to Apache ZooKeeper, every reply compared: docs/conformance.md.
 differential: $(VENV)/.dev system
