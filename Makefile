@@ -40,7 +40,7 @@ crowds: $(VENV)/.dev
 
 # Ensembles of zkd and Apache ZooKeeper in every role, every way back, over broken networks.
 ensembles: $(VENV)/.dev system
-	$(BIN)/python -m pytest -m 'slow or not slow' -s tests/ensemble
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/ensembles
 
 # 100,000 random requests to zkd and to Apache ZooKeeper, every reply compared: docs/conformance.md.
 differential: $(VENV)/.dev system

@@ -223,7 +223,7 @@ class Network:
         self.switch.ip(f"link set {far} master bridge1 up")
         self.switch.ip(f"link set {near} up")
         self.relays[sid] = subprocess.Popen(
-            [*self.switch.prefix, sys.executable, "-m", "tests.ensemble.relay",
+            [*self.switch.prefix, sys.executable, "-m", "tests.ensembles.relay",
              f"port{sid}", near, str(ms)],
             cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=_die_with_parent,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.ensemble.load import EnsembleLoad, clients
-from tests.ensemble.manager import Ensemble, ensemble
-from tests.ensemble.scenes import below, cases, need, same_trees
-from tests.ensemble.trees import furnish, tree_of
+from tests.ensembles.load import EnsembleLoad, clients
+from tests.ensembles.manager import Ensemble, ensemble
+from tests.ensembles.scenes import below, cases, need, same_trees
+from tests.ensembles.trees import furnish, tree_of
 
 TOP = "/furnished"
 

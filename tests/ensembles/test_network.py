@@ -14,10 +14,10 @@ import pytest
 
 from tests.chaos.client import Client
 from tests.chaos.history import History
-from tests.ensemble.load import EnsembleLoad, clients
-from tests.ensemble.manager import Ensemble, ensemble
-from tests.ensemble.network import Network, missing
-from tests.ensemble.scenes import cases, need, same_trees
+from tests.ensembles.load import EnsembleLoad, clients
+from tests.ensembles.manager import Ensemble, ensemble
+from tests.ensembles.network import Network, missing
+from tests.ensembles.scenes import cases, need, same_trees
 
 SETTINGS = {"tickTime": "200", "syncLimit": "5", "maxSessionTimeout": "10000"}
 SYNC_LIMIT_S = 1.0
@@ -53,7 +53,7 @@ async def end(load: EnsembleLoad, members: Ensemble) -> None:
     await same_trees(members)
 
 
-@cases(*KINDS, slow=("ZZA",))
+@cases(*KINDS, slow=MIXED)
 def test_clients_write_again_within_a_second_of_the_leaders_death(
     network: Network, kinds: str
 ) -> None:

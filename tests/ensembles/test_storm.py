@@ -16,10 +16,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ensemble.load import clients
-from tests.ensemble.manager import Ensemble, ensemble
-from tests.ensemble.network import Network, missing
-from tests.ensemble.scenes import cases, need, same_trees
+from tests.ensembles.load import clients
+from tests.ensembles.manager import Ensemble, ensemble
+from tests.ensembles.network import Network, missing
+from tests.ensembles.scenes import cases, need, same_trees
 
 FAULTS = int(os.environ.get("ZKD_STORM_FAULTS", "15"))
 SEED = int(os.environ.get("ZKD_STORM_SEED", "1"))

@@ -11,7 +11,7 @@ import pytest
 
 from tests.chaos.history import History, Kind, Op, State
 from tests.chaos.model import FAULTS, Model
-from tests.ensemble.judge import judge
+from tests.ensembles.judge import judge
 
 
 @pytest.mark.parametrize("seed", range(25))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.load import Shape
-from tests.ensemble.load import clients
-from tests.ensemble.manager import Ensemble
-from tests.ensemble.trees import differences, furnish, tree_of
+from tests.ensembles.load import clients
+from tests.ensembles.manager import Ensemble
+from tests.ensembles.trees import differences, furnish, tree_of
 
 
 class Strangers(Ensemble):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.ensemble.load import clients
-from tests.ensemble.manager import ensemble
-from tests.ensemble.scenes import cases, need, same_trees
+from tests.ensembles.load import clients
+from tests.ensembles.manager import ensemble
+from tests.ensembles.scenes import cases, need, same_trees
 
 MOVES = 30
 

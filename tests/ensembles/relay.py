@@ -1,6 +1,6 @@
 """Passes Ethernet frames on between two interfaces, in both directions, each after a delay.
 
-    python -m tests.ensemble.relay INTERFACE INTERFACE MILLISECONDS
+    python -m tests.ensembles.relay INTERFACE INTERFACE MILLISECONDS
 
 Says "ready" once it does. The frames keep what the kernel notes beside them (checksums still to be
 made, segments still to be cut: packet(7), PACKET_VNET_HDR), so that links need no change for it.

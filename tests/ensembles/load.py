@@ -23,8 +23,8 @@ from tests.chaos.client import Client
 from tests.chaos.harness import Outcome
 from tests.chaos.history import History, Mark, Note
 from tests.chaos.load import Load, Shape
-from tests.ensemble.judge import judge
-from tests.ensemble.manager import Ensemble
+from tests.ensembles.judge import judge
+from tests.ensembles.manager import Ensemble
 
 SERVED_WITHIN_S = 40.0
 SHAPE = Shape(clients=4, timeout_ms=10_000, pace_s=0.02)
