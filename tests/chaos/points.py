@@ -67,7 +67,7 @@ async def kill_at(
     outcome = Outcome(seed, history)
     bounds = Bounds()
     top = f"/point-{point.replace('.', '-')}-{hit}"
-    load = Load(server.address, history, seed, Shape(4), top=top)
+    load = Load([server.address], history, seed, Shape(4), top=top)
     died = 0
     await server.start()
     try:
