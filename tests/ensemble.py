@@ -69,9 +69,12 @@ def mode(server: Server) -> str:
 
 
 class Ensemble:
-    """See the module's text. A context manager; all servers serve when it is entered."""
+    """A context manager; with `ready` all servers serve when it is entered."""
 
-    def __init__(self, voters: int = 3, observers: int = 0, **settings: object) -> None:
+    def __init__(
+        self, voters: int = 3, observers: int = 0, *, ready: bool = True, **settings: object
+    ) -> None:
+        self._ready = ready
         sids = range(1, voters + 1)
         self.lines = lines(sids, range(voters + 1, voters + observers + 1))
         self.servers = {sid: member(sid, self.lines, settings) for sid in self.lines}
@@ -81,7 +84,8 @@ class Ensemble:
         try:
             for server in self.servers.values():
                 server.start()
-            self.all_serve()
+            if self._ready:
+                self.all_serve()
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
