@@ -94,8 +94,8 @@ class Hand:
             return self.feed(i.Notified(leader, best)) + self.tick(200)
         if leader != own.sid:
             for sid in others:
-                state = ServerState.LEADING if sid == leader else ServerState.FOLLOWING
-                outputs += self.feed(i.Notified(sid, Notification(state, leader, 0, 9, 0)))
+                says = ServerState.LEADING if sid == leader else ServerState.FOLLOWING
+                outputs += self.feed(i.Notified(sid, Notification(says, leader, 0, 9, 0)))
             return outputs
         state = self.peer.state
         for sid in others:

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from zkd.plugins.api import Identity
     from zkd.server.frontend import FrontEnd
 
-monotonic = time.monotonic
+monotonic: Final = time.monotonic
 HEAD: Final = Struct(">ii")
-_unpack_head = HEAD.unpack_from
-_pack_head = HEAD.pack
+_unpack_head: Final = HEAD.unpack_from
+_pack_head: Final = HEAD.pack
 _HELLO: Final = Struct(">iqiq")
 
 NEW, STARTING, OPEN, HELD, CLOSING, CLOSED, WORD = range(7)
@@ -45,7 +45,7 @@ WRITES: Final = frozenset(
 """What goes to the peer, in the client's order (sync has no transaction but waits its turn)."""
 NO_OP: Final = 1 << 20
 """The last operation before there was one."""
-OUT_LIMIT_BYTES = 64 << 20
+OUT_LIMIT_BYTES: Final = 64 << 20
 """A client so slow to take its replies and events that more than this waits for it is closed."""
 
 
@@ -423,7 +423,8 @@ class Connection(asyncio.Protocol):
         took_ms = (now - asked) * 1000
         self.note(op, txn[0], took_ms)
         if took_ms > self.fe.slow_ms:
-            self.fe.slow(self, op, txn[6][0][1] if txn[6] else "", took_ms)
+            path = txn[6][0][1] if txn[6] else ""
+            self.fe.slow(self, op, path if isinstance(path, str) else "", took_ms)
         if op == Op.CLOSE_SESSION:
             self.flush()
             self.close("closed by the client")

@@ -14,7 +14,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 import zmq
@@ -69,14 +69,16 @@ from zkd.tree import effects as fx
 if TYPE_CHECKING:
     from zkd.server.process import Child
 
-monotonic = time.monotonic
-SEND_AT = 32
+monotonic: Final = time.monotonic
+SEND_AT: Final = 32
 """So many requests are sent on at once, also while more is being read: the peer need not wait."""
-MESSAGES_A_TURN = 64
+MESSAGES_A_TURN: Final = 64
 """So many messages of the bus are handled before clients get their turn."""
-COLLECT_EVERY_S = 60.0
+UNPIN_PAUSE_S: Final = 0.001
+"""Between two turns of letting go: a process that never sleeps keeps its core for milliseconds."""
+COLLECT_EVERY_S: Final = 60.0
 """Connections and their tasks may leave cycles behind."""
-STOP_LIMIT_S = 0.3
+STOP_LIMIT_S: Final = 0.3
 """On the way out what is in flight may take so long to be answered."""
 
 
@@ -151,6 +153,19 @@ class FrontEnd:
         self._collect_at = monotonic() + COLLECT_EVERY_S
         self._tick_s = max(0.05, min(0.25, config.tick_time / 8000))
         self._tick_due = monotonic()
+        self.handlers: dict[int, Callable[[tuple[Any, ...]], None]] = {
+            TXNS: self.stream.take_txns,
+            COMMITTED: self.stream.take_committed,
+            DURABLE: self.stream.take_durable,
+            ANSWERS: self.stream.take_answers,
+            BEGIN: self.stream.begin,
+            COUNTS: lambda message: self.admission.others(message[1], message[2]),
+            GRANT: self._on_grant,
+            CLOSE_CONN: self._on_close_conn,
+            REJOIN: self._on_rejoin,
+            QUERY: self._on_query,
+            REPLY: self._on_reply,
+        }
         child.on_lives = self._lives
         child.on_reload = self._configure
 
@@ -401,7 +416,7 @@ class FrontEnd:
         """Let go of what the tree on disk holds now, between the other work of the loop."""
         if not self._unpinning and self.served.view.unpin():
             self._unpinning = True
-            self.loop.call_soon(self._unpin_more)
+            self.loop.call_later(UNPIN_PAUSE_S, self._unpin_more)
 
     def _unpin_more(self) -> None:
         self._unpinning = False
@@ -480,7 +495,7 @@ class FrontEnd:
             if not frame:
                 break
             message = decode(frame)
-            handlers[message[0]](self, message)
+            handlers[message[0]](message)
         else:
             self.loop.call_soon(self._on_inbox)
         if self.served.started:
@@ -541,20 +556,6 @@ class FrontEnd:
         gathering = self.gathering.get(message[1])
         if gathering is not None:
             gathering.answer(message[2], message[3])
-
-    handlers: dict[int, Callable[[FrontEnd, tuple[Any, ...]], None]] = {
-        TXNS: lambda self, message: self.stream.take_txns(message),
-        COMMITTED: lambda self, message: self.stream.take_committed(message),
-        DURABLE: lambda self, message: self.stream.take_durable(message),
-        ANSWERS: lambda self, message: self.stream.take_answers(message),
-        BEGIN: lambda self, message: self.stream.begin(message),
-        COUNTS: lambda self, message: self.admission.others(message[1], message[2]),
-        GRANT: _on_grant,
-        CLOSE_CONN: _on_close_conn,
-        REJOIN: _on_rejoin,
-        QUERY: _on_query,
-        REPLY: _on_reply,
-    }
 
     def four_letter_word(self, conn: Connection, word: str, rest: bytes) -> None:
         """Answer a four-letter word and close."""

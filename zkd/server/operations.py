@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 _INT: Final = Struct(">i")
 _MULTI: Final = Struct(">i?i")
-SLICE_NAMES = 2000
+SLICE_NAMES: Final = 2000
 """So many names of a long listing are read before others get their turn."""
-PAGE_MAX = 10_000
+PAGE_MAX: Final = 10_000
 TRIMMED: Final = "".join(map(chr, range(0x21)))
 """What Java's String.trim takes off."""
-HOT_MAX = 64 << 10
+HOT_MAX: Final = 64 << 10
 """Replies larger than this are not kept prepared."""
 
 NOT_READ_ONLY: Final = frozenset(

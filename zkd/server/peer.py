@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import zmq
 
@@ -56,17 +56,19 @@ from zkd.tree.state import TreeState
 if TYPE_CHECKING:
     from zkd.server.process import Child
 
-monotonic = time.monotonic
-LOOK_S = 0.02
+monotonic: Final = time.monotonic
+LOOK_S: Final = 0.02
 """So often the control channel and the clock are looked at."""
-RELEASE_PATHS = 256
+RELEASE_PATHS: Final = 32
 """So much of what is on disk now is forgotten in one turn of the loop."""
-HAND_ON_AT = 32
+PAUSE_S: Final = 0.001
+"""Between two such turns if nothing comes."""
+HAND_ON_AT: Final = 32
 """So many transactions are handed on at once, also while more requests wait: storage need not."""
-RETRY_S = 1.0
-READER_CACHE_BYTES = 4 << 20
-DIGESTS_MAX = 100
-DIGEST_EVERY = 128
+RETRY_S: Final = 1.0
+READER_CACHE_BYTES: Final = 4 << 20
+DIGESTS_MAX: Final = 100
+DIGEST_EVERY: Final = 128
 """One digest of 128 transactions is kept for the word `hash` (server/DataTree.java)."""
 
 
@@ -134,7 +136,7 @@ class PeerProcess(ABC):
         """Are clients served?"""
 
     @abstractmethod
-    def _seen(self) -> int:
+    def seen_zxid(self) -> int:
         """What whoever re-attaches now must see."""
 
     # -- the tree ------------------------------------------------------------------------------
@@ -407,7 +409,7 @@ class PeerProcess(ABC):
         if answer is None:
             link.answers.append((conn.number, 0, 0, REFUSED, None))
         else:
-            link.answers.append((conn.number, 0, self._seen(), ATTACHED, answer))
+            link.answers.append((conn.number, 0, self.seen_zxid(), ATTACHED, answer))
 
     def statistics(self, what: dict[str, Any]) -> dict[str, Any]:
         """What four-letter words and metrics are made of (see fourletter.py)."""

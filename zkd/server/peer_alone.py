@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from zkd import failpoints
 from zkd.bus.messages import (
@@ -42,6 +43,7 @@ from zkd.bus.sockets import Direct
 from zkd.server.peer import (
     HAND_ON_AT,
     LOOK_S,
+    PAUSE_S,
     RELEASE_PATHS,
     RETRY_S,
     PeerProcess,
@@ -52,9 +54,11 @@ from zkd.storage.log import LOG_NAME, LogReader
 if TYPE_CHECKING:
     from zkd.server.process import Child
 
-monotonic = time.monotonic
-OPENING, SERVING, FULL = range(3)
-AWAY_S = 2.0
+monotonic: Final = time.monotonic
+OPENING: Final = 0
+SERVING: Final = 1
+FULL: Final = 2
+AWAY_S: Final = 2.0
 """So long writes wait for a storage process that has died."""
 
 
@@ -71,6 +75,15 @@ class Alone(PeerProcess):
         self.refusing = False
         """It is away for too long: writes are refused."""
         self.retry_at = 0.0
+        self.handlers: dict[int, Callable[[tuple[Any, ...]], None]] = {
+            OPENED: self._on_opened,
+            FAILED: self._on_failed,
+            DURABLE: self._on_durable,
+            JOIN: self._on_join,
+            TOUCH: self._on_touch,
+            CONN_CLOSED: self._on_conn_closed,
+            QUERY: self._on_query,
+        }
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -85,7 +98,7 @@ class Alone(PeerProcess):
             now = monotonic()
             self.sessions.stalled(now - woke)
             self.metrics.turned(now - woke)
-            frame = recv(LOOK_S)
+            frame = recv(PAUSE_S if self.backlog else LOOK_S)
             woke = monotonic()
             self.sessions.stalled(woke - now - LOOK_S)
             if frame:
@@ -98,7 +111,7 @@ class Alone(PeerProcess):
                 child.read_control()
                 self._tick(woke)
 
-    def _drain(self, frame: bytes) -> None:
+    def _drain(self, frame: bytes | memoryview) -> None:
         """Handle this and what else has arrived, then hand on what came of it."""
         recv = self.inbox.recv
         handlers = self.handlers
@@ -109,7 +122,7 @@ class Alone(PeerProcess):
                 if len(self.batch) >= HAND_ON_AT:
                     self.hand_on()
             else:
-                handlers[message[0]](self, message)
+                handlers[message[0]](message)
             frame = recv()
             if not frame:
                 break
@@ -360,19 +373,8 @@ class Alone(PeerProcess):
     def serving(self) -> bool:
         return self.tree is not None
 
-    def _seen(self) -> int:
+    def seen_zxid(self) -> int:
         return self.zxid if self.state == SERVING else self.durable
-
-    handlers = {
-        OPENED: _on_opened,
-        FAILED: _on_failed,
-        DURABLE: _on_durable,
-        JOIN: _on_join,
-        TOUCH: PeerProcess._on_touch,
-        CONN_CLOSED: PeerProcess._on_conn_closed,
-        QUERY: PeerProcess._on_query,
-    }
-
 
 def run(child: Child) -> None:
     """The life of the process."""

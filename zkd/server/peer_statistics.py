@@ -23,7 +23,7 @@ def collect(peer: PeerProcess, what: dict[str, Any]) -> dict[str, Any]:
         "serving": peer.serving,
         "read_only": False,
         "accepting": peer.accepting,
-        "zxid": peer.zxid,
+        "zxid": peer.seen_zxid(),
         "durable": peer.durable,
         "incarnation": peer.incarnation,
         "node_count": tree.node_count if tree is not None else 0,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from zkd.server import replies
 from zkd.server.settings import tree_settings
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from zkd.storage.errors import RowDamaged
     from zkd.tree.effects import Effect
 
-READER_CACHE_BYTES = 4 << 20
+READER_CACHE_BYTES: Final = 4 << 20
 """Page cache of the tree's reader; every flush empties it."""
-HOT_SHARE = 4
+HOT_SHARE: Final = 4
 """A fourth of the cache is for prepared replies."""
 GET_DATA, EXISTS, CHILDREN, CHILDREN2 = (op.to_bytes(4, "big") for op in (4, 3, 8, 12))
 

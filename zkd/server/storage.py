@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import zmq
 
@@ -51,22 +51,22 @@ from zkd.storage.replay import replayer
 if TYPE_CHECKING:
     from zkd.server.process import Child
 
-LOOK_S = 0.02
+LOOK_S: Final = 0.02
 """So often the control channel is looked at, and idle work is done."""
-PEER_EVERY_S = 0.01
-WORK_EVERY_S = 0.001
+PEER_EVERY_S: Final = 0.01
+WORK_EVERY_S: Final = 0.001
 """Background work gets a slice so often, however much waits to be appended."""
-SLICE_S = 0.0003
+SLICE_S: Final = 0.0003
 """How long a slice may take: a write that comes meanwhile waits so long."""
-SLICE_FACTOR_MAX = 16
+SLICE_FACTOR_MAX: Final = 16
 """By so much a slice may grow with what is not flushed yet."""
-PAUSE_S = 0.001
+PAUSE_S: Final = 0.001
 """Between two slices storage sleeps if nothing comes: the scheduler lets a process that never does
 keep its core for milliseconds, and the peer or a front-end may be waiting for that core. (epoll
 counts whole milliseconds.)"""
-ADMIN_EVERY_S = 0.1
+ADMIN_EVERY_S: Final = 0.1
 """How often the admin process is told what is durable, while that changes."""
-FULL_RETRY_S = 1.0
+FULL_RETRY_S: Final = 1.0
 """How often a full disk is tried again."""
 
 
@@ -167,7 +167,7 @@ class Storage:
         pinned = self.engine.tree.pinned_bytes / self.engine.settings.flush_bytes
         return SLICE_S * min(max(1.0, 4 * pinned), SLICE_FACTOR_MAX)
 
-    def _drain(self, frame: bytes) -> None:
+    def _drain(self, frame: bytes | memoryview) -> None:
         """Take this and everything else that has arrived; append the batch with one commit."""
         recv = self.inbox.recv
         batch: list[tuple[Any, ...]] = []

@@ -171,7 +171,7 @@ class CatchUp(ABC):
         """Drop what the leader does not have; False: that cannot be done here."""
         state, committed = self.state, self.state.positions.committed
         if zxid < committed:
-            self._stop(f"TRUNC to {text(zxid)}, but {text(committed)} is committed")
+            self._behind(f"TRUNC to {text(zxid)}")
             return False
         known = zxid == committed or state.history.has(zxid)
         if is_new_epoch(zxid) and state.history.has(zxid + 1):
@@ -183,6 +183,14 @@ class CatchUp(ABC):
             return False
         state.truncate(zxid)
         return True
+
+    def _behind(self, what: str) -> None:
+        """The other side has less than is committed here. An observer may have come from a server
+        that is ahead of it, in this very epoch; nothing else explains it."""
+        committed = self._had_committed
+        if self.observer and epoch_of(committed) == self.epoch:
+            raise PeerFault(f"{what}, which is behind {text(committed)} here")
+        self._stop(f"{what}, but {text(committed)} is committed here")
 
     def snapshot_received(self, zxid: int) -> None:
         if self.phase is Phase.RECEIVING:
@@ -290,10 +298,7 @@ class CatchUp(ABC):
             if state.settings.reconfig_enabled:
                 state.out.append(ConfigurationSeen(self._config))
         if self.told < self._had_committed:
-            self._stop(
-                f"the leader's history ends at {text(self.told)}, but here"
-                f" {text(self._had_committed)} is committed"
-            )
+            self._behind(f"the leader's history ends at {text(self.told)}")
             return
         self.acked = max(self.told, self.epoch << 32)
         self._mark = self._received
@@ -306,7 +311,6 @@ class CatchUp(ABC):
 
     def _up_to_date(self) -> None:
         state = self.state
-        state.trusted = True
         config = self._config
         if (
             config is not None

@@ -40,7 +40,7 @@ from zkd.zab.outputs import (
     SendSnapshot,
     Warned,
 )
-from zkd.zab.quorum import Tracker
+from zkd.zab.quorum import Majority, OracleMajority, Tracker, Verifier
 from zkd.zab.state import State
 from zkd.zab.synchronise import WithBodies, decide
 from zkd.zab.zxid import epoch_of, is_new_epoch, text
@@ -77,6 +77,7 @@ class Establishing(ABC):
         """The end of what was logged before this epoch."""
         self.proposed = self.committed = self.history_end
         self._summary = (state.current, self.history_end)
+        self._began_ms = state.now_ms
         self._deadline_ms = state.now_ms + state.settings.init_ms
         self._next_ping_ms = self._next_check_ms = 0
         self._invented = 0
@@ -102,8 +103,41 @@ class Establishing(ABC):
         self._count(link)
         self._promise_if_quorum()
 
+    def seen_looking(self, sid: int) -> None:
+        """A voter looks for a leader while this one waits for its epoch: without that voter it may
+        have no quorum, and the others would wait for initLimit before they look again."""
+        state, limit_ms = self.state, self.state.settings.epoch_wait_ms
+        if self.phase is not Phase.DISCOVERY or limit_ms is None or not self._track.has_sid(sid):
+            return
+        if state.now_ms - self._began_ms > limit_ms:
+            self._end(f"no quorum for the epoch in {limit_ms} ms, and server {sid} looks elsewhere")
+
+    def heard_oracle(self) -> None:
+        """What the oracle says now may be the quorum that this phase waits for."""
+        if self.phase is Phase.DISCOVERY:
+            self._promise_if_quorum()
+        elif self.phase is Phase.EPOCH_ACK:
+            self._adopt_if_quorum()
+        elif self.phase is Phase.SYNCHRONIZATION:
+            self._serve_if_quorum()
+
+    def _has_quorum(self) -> bool:
+        acked = self._track.acked
+        return all(v.contains_quorum(acked) for v in self._oracled(self._track.verifiers))
+
+    def _oracled(self, verifiers: tuple[Verifier, ...]) -> tuple[Verifier, ...]:
+        """The same, with the oracle's word where it counts."""
+        said = self.state.oracle
+        if said is None:
+            return verifiers
+        no_follower = not self._forwarding(observers=False)
+        return tuple(
+            OracleMajority(one, said, no_follower) if isinstance(one, Majority) else one
+            for one in verifiers
+        )
+
     def _promise_if_quorum(self) -> None:
-        if self._track.has_all_quorums() and self.state.sid in self._track.acked:
+        if self._has_quorum() and self.state.sid in self._track.acked:
             self.phase = Phase.PROMISING
             self.state.save_epochs(self.epoch, self.state.current)
 
@@ -148,7 +182,7 @@ class Establishing(ABC):
             self._adopt_if_quorum()
 
     def _adopt_if_quorum(self) -> None:
-        if self._track.has_all_quorums():
+        if self._has_quorum():
             self.phase = Phase.ADOPTING
             self.state.save_epochs(self.epoch, self.epoch)
 
@@ -182,11 +216,15 @@ class Establishing(ABC):
             rows_max=settings.diff_rows_max,
             force_snapshot=settings.force_snapshot,
         )
-        if decision.kind == Kind.SNAP:
-            under_way = sum(other.snapshot for other in self.links.values())
-            if link.observer and under_way >= settings.snap_syncs_max:
-                raise PeerFault("too many learners are getting a snapshot")
-            link.snapshot = link.sending = True
+        snap = decision.kind == Kind.SNAP
+        limit = settings.snap_syncs_max if snap else settings.diff_syncs_max
+        try:
+            link.begins_sync(decision.kind, self.links.values(), limit)
+        except PeerFault as fault:
+            self._drop(link, str(fault))
+            return
+        if snap:
+            link.sending = True
             self._expect(link, LinkPhase.SNAPSHOT)
             state.out.append(SendSnapshot(link.conn))
             return
@@ -246,7 +284,7 @@ class Establishing(ABC):
 
     def _new_leader_acknowledged(self, link: LearnerLink, zxid: int) -> None:
         self._expect(link, LinkPhase.SYNCED)
-        link.snapshot = False
+        link.sync = None
         link.timed = True
         if link.sent > max(link.acked, self.committed):
             link.oldest = (link.sent, self.state.now_ms)
@@ -259,7 +297,7 @@ class Establishing(ABC):
             self._serve_if_quorum()
 
     def _serve_if_quorum(self) -> None:
-        if self._track.has_all_quorums():
+        if self._has_quorum():
             self._serve()
 
     # ---- learners' packets

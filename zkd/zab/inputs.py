@@ -195,6 +195,15 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True)
+class Oracle:
+    """What the file of `oraclePath` says; None: it is not set. Matters with two voters only.
+
+    Handed in when the server starts and when it changes. A file that cannot be read says ""."""
+
+    said: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Configured:
     """The configurations that hold from now on."""
 
@@ -224,5 +233,6 @@ Input = (
     | Forward
     | Revalidate
     | Sync
+    | Oracle
     | Configured
 )

@@ -116,7 +116,8 @@ class Leader(Establishing):
         self._delivered()
 
     def _try_to_commit(self) -> None:
-        point = min(joint_point(self.state.verifiers, self._acks), self.proposed)
+        verifiers = self._oracled(self.state.verifiers)
+        point = min(joint_point(verifiers, self._acks), self.proposed)
         first = self.committed + 1
         if point < first:
             return
@@ -251,7 +252,7 @@ class Leader(Establishing):
             if link.sid is not None and link.heard_ms is not None and not link.observer
         }
         heard[state.sid] = state.now_ms
-        return joint_point(state.verifiers, heard) + state.settings.sync_ms
+        return joint_point(self._oracled(state.verifiers), heard) + state.settings.sync_ms
 
     def tick(self) -> None:
         state, now = self.state, self.state.now_ms
@@ -271,9 +272,12 @@ class Leader(Establishing):
                 for link in self.links.values()
                 if link.sid is not None and link.synced_ms >= now and not link.observer
             )
-            if not all(verifier.contains_quorum(synced) for verifier in state.verifiers):
+            verifiers = self._oracled(state.verifiers)
+            if not all(verifier.contains_quorum(synced) for verifier in verifiers):
                 self._end("not enough followers are synced")
                 return
+            if state.oracle is not None:
+                self._try_to_commit()  # what the oracle alone is waited for
         if now >= self._next_ping_ms:
             self._next_ping_ms = now + state.settings.tick_ms // 2
             self._ping()

@@ -8,13 +8,16 @@ while it waits for us. `synced_ms`: until when it counts as following (Apache's
 tickOfNextAckDeadline). The oldest proposal without an ack, looked at before each ping: of the
 proposals under way only the oldest known and the newest are timed, as Apache does it.
 
-Source: `LearnerHandler.java` (class SyncLimitCheck); spec zab-quorum-protocol sections 6 and 16.
+Source: `LearnerHandler.java` (class SyncLimitCheck), `LearnerSyncThrottler.java`; spec
+zab-quorum-protocol sections 6 and 16.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
+from zkd.jute.quorum import Kind, name
 from zkd.zab.faults import PeerFault
 from zkd.zab.zxid import text
 
@@ -49,7 +52,7 @@ class LearnerLink:
         "sending",
         "sent",
         "sid",
-        "snapshot",
+        "sync",
         "synced_ms",
         "timed",
     )
@@ -69,7 +72,9 @@ class LearnerLink:
         self.sent = 0
         self.sending = False
         """A history or a snapshot is on its way: the answer has no deadline until it is sent."""
-        self.snapshot = False
+        self.sync: int | None = None
+        """Kind.SNAP or Kind.DIFF from then on until NEWLEADER is acknowledged: counted among the
+        syncs under way."""
         self.timed = False
         self.oldest: tuple[int, int] | None = None  # zxid, time
         self.newest: tuple[int, int] | None = None
@@ -102,6 +107,13 @@ class LearnerLink:
     def slow(self, now_ms: int, sync_ms: int) -> bool:
         """Has a proposal waited longer than syncLimit for its ack?"""
         return self.oldest is not None and now_ms - self.oldest[1] > sync_ms
+
+    def begins_sync(self, kind: int, others: Iterable[LearnerLink], limit: int) -> None:
+        """It is to get a snapshot, or rows. Followers get them whatever is under way."""
+        self.sync = Kind.SNAP if kind == Kind.SNAP else Kind.DIFF
+        under_way = sum(other.sync == self.sync for other in others if other is not self)
+        if self.observer and under_way >= limit:
+            raise PeerFault(f"{under_way} learners are getting a {name(self.sync)} already")
 
     def overdue(self, now_ms: int) -> bool:
         return self.reply_ms is not None and not self.sending and now_ms > self.reply_ms

@@ -8,6 +8,10 @@ It waits for no quorum: its epoch stands. An observer is brought up to date from
 log and tree, then gets an INFORM for each transaction that is delivered here. Bodies are kept from
 the proposal until then. What an observer touches, this server has touched.
 
+An observer that comes from a faster follower may be ahead of this one, within the epoch: all that
+it has is committed, so it waits until this server has delivered as much. (Apache ZooKeeper's would
+tell it to truncate.)
+
 Source: `ObserverMaster.java`; spec zab-quorum-protocol section 10.
 """
 
@@ -35,7 +39,7 @@ from zkd.zab.learner_link import FORWARDING, REPLY_DUE, LearnerLink, LinkPhase
 from zkd.zab.outputs import Close, SendHistory, SendInforms, SendPackets, SendSnapshot, Touched
 from zkd.zab.state import State
 from zkd.zab.synchronise import decide
-from zkd.zab.zxid import counter_of, text
+from zkd.zab.zxid import counter_of, epoch_of, text
 
 _VERSION_DATA = PROTOCOL_VERSION.to_bytes(4, "big")
 
@@ -88,6 +92,9 @@ class ObserverMaster:
             for conn in conns:
                 self.state.out.append(SendPackets(conn, (packet,)))
         self._inform(conns, run)
+        for link in list(self.links.values()):
+            if link.phase is LinkPhase.READY and link.last_zxid <= upto:
+                self._try_to_synchronise(link)
 
     def _inform(self, conns: list[int], txns: list[Txn]) -> None:
         if conns and txns:
@@ -138,13 +145,22 @@ class ObserverMaster:
             self._expect(link, LinkPhase.ACK_EPOCH, self.state.settings.init_ms)
         elif link.phase is LinkPhase.ACK_EPOCH and kind == Kind.ACK_EPOCH:
             link.last_zxid = zxid
-            self._synchronise(link)
+            if zxid > self._informed and epoch_of(zxid) == self.epoch:
+                self._expect(link, LinkPhase.READY, 0)
+            else:
+                self._synchronise(link)
         elif link.phase is LinkPhase.SYNC and kind == Kind.ACK:
             self._send(link, (Kind.UP_TO_DATE, -1, None, None))
-            link.snapshot = False
+            link.sync = None
             self._expect(link, LinkPhase.LIVE, self.state.settings.sync_ms)
         else:
             raise PeerFault(f"{name(kind)} while {link.phase.name} is under way")
+
+    def _try_to_synchronise(self, link: LearnerLink) -> None:
+        try:
+            self._synchronise(link)
+        except PeerFault as fault:
+            self._drop(link, str(fault))
 
     def _synchronise(self, link: LearnerLink) -> None:
         state, settings = self.state, self.state.settings
@@ -157,10 +173,11 @@ class ObserverMaster:
             rows_max=settings.diff_rows_max,
             force_snapshot=settings.force_snapshot,
         )
-        if decision.kind == Kind.SNAP:
-            if sum(other.snapshot for other in self.links.values()) >= settings.snap_syncs_max:
-                raise PeerFault("too many observers are getting a snapshot")
-            link.snapshot = link.sending = True
+        snap = decision.kind == Kind.SNAP
+        limit = settings.snap_syncs_max if snap else settings.diff_syncs_max
+        link.begins_sync(decision.kind, self.links.values(), limit)
+        if snap:
+            link.sending = True
             self._expect(link, LinkPhase.SNAPSHOT, 0)
             state.out.append(SendSnapshot(link.conn))
             return

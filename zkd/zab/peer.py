@@ -122,6 +122,8 @@ class Peer:
         elif isinstance(event, i.Notified):
             heard = self.election.received(event.from_sid, event.notification, state.now_ms)
             self._elect(heard)
+        elif isinstance(event, i.Oracle):
+            self._heard_oracle(event.said)
         elif isinstance(event, i.Configured):
             state.configure(event.committed, event.last_seen)
         elif isinstance(event, i.Disconnected):
@@ -194,6 +196,12 @@ class Peer:
         elif isinstance(event, i.Sent):
             master.sent(event.conn)
 
+    def _heard_oracle(self, said: str | None) -> None:
+        self.state.oracle = said
+        self.election.hear_oracle(said)
+        if isinstance(self.role, Leader):
+            self.role.heard_oracle()
+
     def _leader(self) -> Leader:
         if not isinstance(self.role, Leader):
             raise DriverFault("only a leader does that")
@@ -248,6 +256,9 @@ class Peer:
                 state.configure(output.membership, state.last_seen)
                 self._configured = state.committed
                 out.append(ConfigurationActivated(output.membership, output.restart))
+            elif isinstance(output, electing.SeenLooking):
+                if isinstance(self.role, Leader):
+                    self.role.seen_looking(output.sid)
             elif isinstance(output, electing.UnusableConfiguration):
                 out.append(Warned(f"server {output.from_sid}: {output.why}"))
 

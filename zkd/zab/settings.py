@@ -19,7 +19,13 @@ class Settings:
     diff_rows_max: int = 100_000
     """More rows than these go to a learner as a snapshot, if its history allows either."""
     snap_syncs_max: int = 10
-    """Observers that come while so many learners get a snapshot are sent away."""
+    """Observers that come while so many learners get a snapshot are sent away
+    (`zookeeper.leader.maxConcurrentSnapSyncs`)."""
+    diff_syncs_max: int = 100
+    """The same for those who get DIFF or TRUNC (`zookeeper.leader.maxConcurrentDiffSyncs`)."""
+    epoch_wait_ms: int | None = None
+    """A leader that has waited so long for its epoch gives up when it sees a voter that looks for
+    a leader (`zookeeper.leader.maxTimeToWaitForEpoch`); None: not before initLimit."""
     force_snapshot: bool = False
     """`zookeeper.forceSnapshotSync`: no learner gets less."""
     observer_master: bool = False

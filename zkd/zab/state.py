@@ -47,6 +47,8 @@ class State:
         self.wanted = (self.accepted, self.current)
         self.trusted = standing.trusted
         self.now_ms = 0
+        self.oracle: str | None = None
+        """What the oracle's file said last; None: there is none."""
         self.out: list[Output] = []
         self.installing: int | None = None
         """The zxid of a snapshot that takes the place of log and tree."""
@@ -134,6 +136,7 @@ class State:
         if zxid != self.installing:
             raise DriverFault("a snapshot that nobody asked to install")
         self.installing = None
+        self.trusted = True
         self.positions.log(self._installed_upto)
         self.epochs_saved(*self.wanted)
 

@@ -104,6 +104,36 @@ def test_a_log_that_cannot_be_trusted_says_so_and_takes_no_diff() -> None:
     assert "only a snapshot" in closed(hand.packets(1, bare(Kind.DIFF, z("1:5"))))
 
 
+def test_an_installed_snapshot_can_be_trusted_before_uptodate() -> None:
+    """Found by seeds 86, 305: two of three servers that had lost their logs, one of them with all
+    of them again, elected nobody."""
+    hand = discovered(Hand(1, rows("1:1-5"), accepted=1, current=1, trusted=False), 2)
+    hand.packets(1, bare(Kind.SNAP, z("1:5")))
+    hand.feed(i.SnapshotReceived(z("1:5")))
+    hand.packets(1, new_leader(2))
+    hand.disk()
+    votes = of(hand.feed(i.Disconnected(1)), o.Notify)
+    assert {vote.notification.zxid for vote in votes} == {z("1:5")}
+
+
+def test_an_observer_leaves_a_master_that_is_behind_it() -> None:
+    """It goes on with its own state: another server, or this one later, has as much."""
+    members = membership(3, 1)
+    hand = Hand(4, rows("2:1-5"), accepted=2, current=2, members=members)
+    discovered(hand, 2)
+    assert "behind" in closed(hand.packets(1, bare(Kind.TRUNC, z("2:3"))))
+    assert hand.peer.halted is None
+
+
+def test_an_observer_leaves_a_master_whose_snapshot_is_behind_it() -> None:
+    hand = Hand(4, rows("2:1-5"), accepted=2, current=2, members=membership(3, 1))
+    discovered(hand, 2)
+    hand.packets(1, bare(Kind.SNAP, z("2:3")))
+    hand.feed(i.SnapshotReceived(z("2:3")))
+    assert "behind" in closed(hand.packets(1, new_leader(2)))
+    assert hand.peer.halted is None
+
+
 # ---- synchronisation
 
 

@@ -136,3 +136,19 @@ def test_the_observers_are_left_with_the_role() -> None:
     hand = following()
     observed(hand)
     assert [out.conn for out in of(hand.feed(i.Disconnected(1)), o.Close)] == [2]
+
+
+def test_an_observer_ahead_of_this_follower_waits_for_it() -> None:
+    """It comes from a faster follower. Found by seeds 529, 909, 1082: it was told to truncate."""
+    hand = following()
+    hand.feed(i.Accepted(2))
+    hand.packets(2, (Kind.OBSERVER_INFO, z("2:0"), LearnerInfo(4).encode(), None))
+    assert sent(hand.packets(2, ack_epoch(z("2:1"), -1)), 2) == []
+    outputs = hand.packets(1, bare(Kind.COMMIT, z("2:1")))
+    assert sent(outputs, 2) == [(Kind.DIFF, z("2:1")), (Kind.NEW_LEADER, z("2:0"))]
+
+
+def test_what_an_observer_has_of_an_epoch_that_is_over_is_cut_off() -> None:
+    """Not ahead: this follower has everything that was committed in it."""
+    hand = following()
+    assert (Kind.TRUNC, z("1:2")) in sent(observed(hand, "1:7"), 2)

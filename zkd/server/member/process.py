@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -38,7 +38,7 @@ from zkd.server.member.leading import Leading
 from zkd.server.member.learning import Learning
 from zkd.server.member.network import Network
 from zkd.server.member.served import Served
-from zkd.server.peer import HAND_ON_AT, RELEASE_PATHS, RETRY_S, PeerProcess
+from zkd.server.peer import HAND_ON_AT, RELEASE_PATHS, RETRY_S
 from zkd.server.process import SupervisorGone
 from zkd.server.quorum import seen
 from zkd.zab import inputs as i
@@ -51,13 +51,15 @@ if TYPE_CHECKING:
     from zkd.storage.reader import TreeReader
     from zkd.tree.state import TreeState
 
-MESSAGES_A_TURN = 64
+MESSAGES_A_TURN: Final = 64
 """So many messages of the bus are handled before other sockets get their turn."""
-BEAT_S = 0.05
+BEAT_S: Final = 0.05
 """Sessions, grants and containers are looked at so often."""
-LATE_S = 0.05
+ORACLE_EVERY_S: Final = 0.5
+"""The file of `oraclePath` is read so often."""
+LATE_S: Final = 0.05
 """A tick that comes later than this lets the sockets be read first."""
-OF_A_ROLE = (i.Propose, i.LearnerSync, i.RevalidateAnswer, i.Forward, i.Revalidate, i.Sync)
+OF_A_ROLE: Final = (i.Propose, i.LearnerSync, i.RevalidateAnswer, i.Forward, i.Revalidate, i.Sync)
 """Inputs that mean nothing once the role is over."""
 
 
@@ -87,8 +89,21 @@ class Member(Served):
         self._due = 0.0
         self._retry_at = 0.0
         self._beat_due = 0.0
+        self._ask_oracle_at = 0.0
         self._led_since = 0.0
         self._carriers = self._make_carriers()
+        self.handlers: dict[int, Callable[[tuple[Any, ...]], None]] = {
+            OPENED: self._on_opened,
+            FAILED: self._on_failed,
+            DURABLE: self._on_durable,
+            SAVED: self._on_answer,
+            TRUNCATED: self._on_answer,
+            INSTALLED: self._on_answer,
+            JOIN: self._on_join,
+            TOUCH: self._on_touch,
+            CONN_CLOSED: self._on_conn_closed,
+            QUERY: self._on_query,
+        }
         seen.register(self.metrics, lambda: self.core, self._led_ms)
 
     def role_statistics(self) -> dict[str, Any]:
@@ -140,7 +155,7 @@ class Member(Served):
                 if len(self.batch) >= HAND_ON_AT:
                     self.hand_on()
             else:
-                handlers[message[0]](self, message)
+                handlers[message[0]](message)
         else:
             self.loop.call_soon(self._on_inbox)
         self.hand_on()
@@ -194,7 +209,7 @@ class Member(Served):
             trusted=stands.trusted,
         )
         self.disk.begin(stands.logged)
-        self.feed(i.Tick())
+        self.feed(i.Oracle(standing.oracle_says(self.config)), i.Tick())
 
     def _on_failed(self, message: tuple[Any, ...]) -> None:
         """Storage cannot append: this server is out until it can."""
@@ -360,6 +375,9 @@ class Member(Served):
         self.child.alive(now)
         for link, conn, answer in self.sessions.overdue(now):
             self.attach(link, conn, answer)
+        if self.config.oracle_path is not None and now >= self._ask_oracle_at:
+            self._ask_oracle_at = now + ORACLE_EVERY_S
+            self.feed(i.Oracle(standing.oracle_says(self.config)))
         if self.full and now >= self._retry_at:
             self._retry_at = now + RETRY_S
             self._open()
@@ -415,19 +433,6 @@ class Member(Served):
         self._events = deque(e for e in self._events if not isinstance(e, OF_A_ROLE))
         self.end_service()
         self.network.role_over()
-
-    handlers: dict[int, Callable[[Any, tuple[Any, ...]], None]] = {
-        OPENED: _on_opened,
-        FAILED: _on_failed,
-        DURABLE: _on_durable,
-        SAVED: _on_answer,
-        TRUNCATED: _on_answer,
-        INSTALLED: _on_answer,
-        JOIN: Served._on_join,
-        TOUCH: PeerProcess._on_touch,
-        CONN_CLOSED: PeerProcess._on_conn_closed,
-        QUERY: PeerProcess._on_query,
-    }
 
 
 def run(child: Child) -> None:

@@ -217,5 +217,5 @@ class Served(PeerProcess):
     def serving(self) -> bool:
         return self.begun
 
-    def _seen(self) -> int:
+    def seen_zxid(self) -> int:
         return self.zxid if isinstance(self.service, Leading) else self.announced
