@@ -42,7 +42,7 @@ crowds: $(VENV)/.dev $(VENV)/.compiled
 
 # Ensembles of zkd and Apache ZooKeeper in every role, every way back, over broken networks.
 ensembles: $(VENV)/.dev $(VENV)/.compiled system
-	$(BIN)/python -m pytest -m 'slow or not slow' -s tests/ensembles
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/ensembles
 
 # 100,000 random requests to zkd and to Apache ZooKeeper, every reply compared: docs/conformance.md.
 differential: $(VENV)/.dev $(VENV)/.compiled system

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from kazoo.client import KazooClient
+from kazoo.exceptions import KazooException, NodeExistsError
 
 from tests.apache import four_letters, free_port
 from zkd.testing.throwaway import Server
@@ -67,9 +69,12 @@ def mode(server: Server) -> str:
 
 
 class Ensemble:
-    """See the module's text. A context manager; all servers serve when it is entered."""
+    """A context manager; with `ready` all servers serve when it is entered."""
 
-    def __init__(self, voters: int = 3, observers: int = 0, **settings: object) -> None:
+    def __init__(
+        self, voters: int = 3, observers: int = 0, *, ready: bool = True, **settings: object
+    ) -> None:
+        self._ready = ready
         sids = range(1, voters + 1)
         self.lines = lines(sids, range(voters + 1, voters + observers + 1))
         self.servers = {sid: member(sid, self.lines, settings) for sid in self.lines}
@@ -79,7 +84,8 @@ class Ensemble:
         try:
             for server in self.servers.values():
                 server.start()
-            self.all_serve()
+            if self._ready:
+                self.all_serve()
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -145,3 +151,58 @@ class Ensemble:
         self.clients.append(client)
         client.start(timeout=WITHIN_S)
         return client
+
+
+class Writer:
+    """Creates /w/00000001 and so on, as fast as it gets answers; `done` were acknowledged."""
+
+    def __init__(self, client: KazooClient) -> None:
+        self.client = client
+        self.done: list[str] = []
+        self.longest_s = 0.0
+        self.stopped = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        client.ensure_path("/w")
+        self._thread.start()
+
+    def _run(self) -> None:
+        number = 0
+        while not self.stopped:
+            number += 1
+            began = time.monotonic()
+            while not self.stopped:
+                try:
+                    self.client.create(f"/w/{number:08}", b"x" * 100)
+                    break
+                except NodeExistsError:
+                    break
+                except KazooException:
+                    time.sleep(0.005)
+            else:
+                return
+            self.longest_s = max(self.longest_s, time.monotonic() - began)
+            self.done.append(f"{number:08}")
+
+    def more(self, count: int = 20) -> None:
+        """Wait for further writes to be acknowledged."""
+        wanted = len(self.done) + count
+        until(lambda: len(self.done) >= wanted)
+
+    def stop(self) -> set[str]:
+        self.stopped = True
+        self._thread.join(30)
+        return set(self.done)
+
+
+def seen(client: KazooClient, path: str = "/") -> dict[str, Any]:
+    """Every node that this client may read, after a sync: data, stat, children."""
+    if path == "/":
+        client.sync("/")
+    data, stat = client.get(path)
+    names = sorted(client.get_children(path))
+    found = {path: (data, tuple(stat), names)}
+    for name in names:
+        child = f"{path.rstrip('/')}/{name}"
+        if child != "/zookeeper/config":
+            found |= seen(client, child)
+    return found

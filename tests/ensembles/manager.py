@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from tests.chaos import nemesis
 from tests.chaos.servers import Apache, Server, ServerFailed, Zkd, folder_for
+from tests.conformance import wire
 from tests.ensembles.hosts import Hosts, Loopback
 from zkd.testing.ports import stable_ports
 
@@ -33,11 +35,11 @@ SETTINGS = {
     "reconfigEnabled": "false",
 }
 # What says how a learner is synchronised is logged by these two.
-_TELLING = ("Learner", "LearnerHandler", "QuorumPeer")
+_TELLING = {"Learner": "info", "LearnerHandler": "debug", "QuorumPeer": "info"}
 FLAGS = (
     "-Dzookeeper.extendedTypesEnabled=true",
-    *(f"-Dorg.slf4j.simpleLogger.log.org.apache.zookeeper.server.quorum.{name}=info"
-      for name in _TELLING),
+    *(f"-Dorg.slf4j.simpleLogger.log.org.apache.zookeeper.server.quorum.{name}={level}"
+      for name, level in _TELLING.items()),
 )  # fmt: skip
 SPOILED = 'NullPointerException: Cannot read field "hdr" because "pif" is null'
 """What an Apache learner logs that fails over a COMMIT between NEWLEADER and UPTODATE (3.8.0;
@@ -74,6 +76,23 @@ async def four_letters(address: tuple[str, int], word: str, within_s: float = 2.
                 writer.transport.abort()
     except (OSError, TimeoutError):
         return ""
+
+
+def _applied(address: tuple[str, int]) -> int:
+    """The zxid that a server answers a client's sync with; 0 if it does not serve."""
+    host, port = address
+    try:
+        client = wire.Client(port, 5.0, host)
+    except OSError:
+        return 0
+    try:
+        client.send(wire.request(1, wire.SYNC, wire.text("/")))
+        reply = client.receive()
+        return struct.unpack_from(">iqi", reply)[1] if reply else 0
+    except (OSError, wire.ServerSilent):
+        return 0
+    finally:
+        client.drop()
 
 
 class Ensemble:
@@ -290,9 +309,10 @@ class Ensemble:
         wanted = await self.zxid(await self.leader())
         end = time.monotonic() + within_s
         for sid in sids or self.places:
-            while await self.zxid(sid) < wanted:
+            while (now := await asyncio.to_thread(_applied, self.address(sid))) < wanted:
                 if time.monotonic() > end:
-                    raise ServerFailed(f"member {sid} is behind\n{self.servers[sid].tail()}")
+                    text = f"member {sid} is at 0x{now:x}, not at 0x{wanted:x}"
+                    raise ServerFailed(f"{text}\n{self.servers[sid].tail()}")
                 await asyncio.sleep(0.02)  # between two looks, not instead of one
 
     def log_from(self, sid: int, position: int = 0) -> str:
@@ -331,7 +351,8 @@ async def ensemble(
             yield members
         except BaseException:
             if keep := os.environ.get("ZKD_KEEP"):
-                shutil.copytree(folder, Path(keep) / folder.name, ignore_dangling_symlinks=True)
+                sockets = shutil.ignore_patterns("run")
+                shutil.copytree(folder, Path(keep) / folder.name, ignore=sockets)
             raise
         finally:
             await members.close()

@@ -16,26 +16,17 @@ from tests import apache
 from tests.ensembles.manager import APACHE, ZKD, Ensemble
 from tests.ensembles.trees import Tree, differences, tree_of
 
-ZKD_SERVES = False
-"""zkd cannot be a member of an ensemble yet; its cases are left out until it can."""
 DIFF, TRUNC, SNAP = "DIFF", "TRUNC", "SNAP"
-# What Apache ZooKeeper logs as a learner, and of its learners.
-_AS_LEARNER = re.compile(r"(Getting a diff|Truncating log|Getting a snapshot)\b")
-_AS_LEADER = re.compile(r"Sending (DIFF|TRUNC|snapshot)\b.*")
-# zkd names the packet that it gets as a learner.
-_OF_ZKD = re.compile(r"\b(DIFF|TRUNC|SNAP)\b")
-_WAYS = {
-    "Getting a diff": DIFF, "Truncating log": TRUNC, "Getting a snapshot": SNAP,
-    "DIFF": DIFF, "TRUNC": TRUNC, "snapshot": SNAP,
-}  # fmt: skip
+# What a learner logs.
+_OF_APACHE = re.compile(r"(Getting a diff|Truncating log|Getting a snapshot)\b")
+_OF_ZKD = re.compile(r"member\.synchronising by=(DIFF|TRUNC|SNAP)\b")
+_WAYS = {"Getting a diff": DIFF, "Truncating log": TRUNC, "Getting a snapshot": SNAP}
 
 
 def cases(*kinds: str, slow: Iterable[str] = ()) -> pytest.MarkDecorator:
     """Parametrise a test by `kinds`; all-Apache cases and those of `slow` are marked slow."""
     parameters = []
     for case in kinds:
-        if ZKD in case.upper() and not ZKD_SERVES:
-            continue
         marks = []
         if APACHE in case.upper():
             marks.append(pytest.mark.apache)
@@ -69,32 +60,21 @@ def below(tree: Tree, top: str) -> Tree:
 
 
 class Rejoin:
-    """How a learner that starts now will be synchronised, as the logs of both sides tell.
+    """How a learner that starts now will be synchronised, as it logs.
 
     Made before the learner starts; it looks at what is logged from then on.
     """
 
-    def __init__(self, members: Ensemble, learner: int, leader: int) -> None:
+    def __init__(self, members: Ensemble, learner: int) -> None:
         self.members = members
-        self.learner, self.leader = learner, leader
-        self._from = {sid: members.log_end(sid) for sid in (learner, leader)}
+        self.learner = learner
+        self._from = members.log_end(learner)
 
     @property
     def first(self) -> str | None:
         """The way of its first try. (Apache ZooKeeper 3.8.0 may need a second one under load: its
         learner can fail over a COMMIT that comes between NEWLEADER and UPTODATE.)"""
-        text = self.members.log_from(self.learner, self._from[self.learner])
-        if self.members.kinds[self.learner] == APACHE:
-            found = _AS_LEARNER.search(text)
-            return _WAYS[found.group(1)] if found else None
-        if self.members.kinds[self.leader] == APACHE:
-            text = self.members.log_from(self.leader, self._from[self.leader])
-            lines = (found for found in _AS_LEADER.finditer(text))
-            ways = (_WAYS[found.group(1)] for found in lines if self._is_ours(found.group()))
-            return next(ways, None)
-        found = _OF_ZKD.search(text)
-        return found.group(1) if found else None
-
-    def _is_ours(self, line: str) -> bool:
-        peer = re.search(r"for peer sid: ?(\d+)", line)
-        return peer is None or int(peer.group(1)) == self.learner
+        text = self.members.log_from(self.learner, self._from)
+        apache = self.members.kinds[self.learner] == APACHE
+        found = (_OF_APACHE if apache else _OF_ZKD).search(text)
+        return _WAYS.get(found.group(1), found.group(1)) if found else None

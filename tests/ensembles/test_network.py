@@ -53,7 +53,7 @@ async def end(load: EnsembleLoad, members: Ensemble) -> None:
     await same_trees(members)
 
 
-@cases(*KINDS, slow=("ZZA",))
+@cases(*KINDS, slow=MIXED)
 def test_clients_write_again_within_a_second_of_the_leaders_death(
     network: Network, kinds: str
 ) -> None:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 
 from tests.ensembles.load import EnsembleLoad, clients
-from tests.ensembles.manager import Ensemble, ensemble
+from tests.ensembles.manager import APACHE, ZKD, Ensemble, ensemble
 from tests.ensembles.scenes import DIFF, SNAP, TRUNC, Rejoin, cases, need, same_trees
 from tests.ensembles.trees import furnish
 
 LONG = {"commitLogCount": "1000000"}
-SHORT = {"commitLogCount": "500", "snapshotSizeFactor": "-1"}
+SHORT = {
+    APACHE: {"commitLogCount": "500", "snapshotSizeFactor": "-1"},
+    ZKD: {"forceSnapshotSync": "true"},
+}
+"""By the leader's kind: zkd's committed log is its whole log, so it hardly ever sends a SNAP."""
 BEHIND = 700
 """Transactions; more than the least of commitLogCount."""
 WITHIN_S = 60.0
@@ -29,7 +33,7 @@ async def until_ahead(members: Ensemble, load: EnsembleLoad, sid: int, count: in
             await load.served()
 
 
-@cases("AAA", "ZAA", "AAZ", "ZAZ", "ZZZ")
+@cases("AAA", "ZAA", "AAZ", "ZAZ", "ZZZ", slow=("ZAZ",))
 def test_a_member_that_was_killed_comes_back_by_diff(kinds: str) -> None:
     need(kinds)
 
@@ -41,7 +45,7 @@ def test_a_member_that_was_killed_comes_back_by_diff(kinds: str) -> None:
                 load.note("kill 1")
                 members.kill(1)
                 await until_ahead(members, load, 3, 50)
-                rejoin = Rejoin(members, 1, 3)
+                rejoin = Rejoin(members, 1)
                 await members.start(1)
                 assert rejoin.first == DIFF
                 await load.served()
@@ -51,26 +55,26 @@ def test_a_member_that_was_killed_comes_back_by_diff(kinds: str) -> None:
     asyncio.run(work())
 
 
-@cases("AAA", "ZAA", "AAZ", "ZAZ", "ZZZ", slow=("ZAZ",))
+@cases("AAA", "ZAA", "AAZ", "ZAZ", "ZZZ", slow=("ZAZ", "ZZZ"))
 def test_a_member_that_is_too_far_behind_comes_back_by_snap(kinds: str) -> None:
     need(kinds)
 
     async def work() -> None:
-        async with ensemble(kinds, settings=SHORT) as members:
+        async with ensemble(kinds, settings=SHORT[kinds[2]]) as members:
             await members.start_led_by(3)
             furnish(members.address(1), "/furnished")
             async with clients(members) as load:
                 load.note("kill 1")
                 members.kill(1)
                 await until_ahead(members, load, 3, BEHIND)
-                rejoin = Rejoin(members, 1, 3)
+                rejoin = Rejoin(members, 1)
                 await members.start(1)
                 assert rejoin.first == SNAP
                 await load.served()
                 load.note("kill 1 again, lose its disk")
                 members.kill(1)
                 await load.served()
-                rejoin = Rejoin(members, 1, 3)
+                rejoin = Rejoin(members, 1)
                 await members.replace(1, kinds[0])
                 assert rejoin.first == SNAP
                 await load.served()
@@ -80,7 +84,7 @@ def test_a_member_that_is_too_far_behind_comes_back_by_snap(kinds: str) -> None:
     asyncio.run(work())
 
 
-@cases("AAA", "AAZ", "ZZA", "AZZ", "ZZZ", slow=("AZZ",))
+@cases("AAA", "AAZ", "ZZA", "AZZ", "ZZZ", slow=("ZZA", "AZZ"))
 def test_an_old_leader_drops_by_trunc_what_it_alone_has_logged(kinds: str) -> None:
     """Its followers die at once: what clients still sent it is in its log, acknowledged to nobody.
 
@@ -101,8 +105,7 @@ def test_an_old_leader_drops_by_trunc_what_it_alone_has_logged(kinds: str) -> No
                 await members.mode_is(3, "")
                 members.kill(3)
                 await members.start(1, 2)
-                leader = await members.leader()
-                rejoin = Rejoin(members, 3, leader)
+                rejoin = Rejoin(members, 3)
                 await members.start(3)
                 assert rejoin.first == TRUNC
                 load.come_back()

@@ -1,7 +1,7 @@
 """The whole tree of one member, to be compared with another's node by node.
 
 A node is its data, the Stat as a client sees it, its ACL and its children. `/zookeeper/config` is
-compared by its data alone: each server writes that node itself, at its own time.
+left out: each server writes that node itself, at its own time.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def read_tree(address: tuple[str, int]) -> Tree:
 def _nodes(reader: _Reader, paths: list[str]) -> Iterator[Node]:
     ops = (wire.GET_DATA, wire.GET_ACL, wire.GET_CHILDREN)
     bodies = iter(reader.many([(op, path) for path in paths for op in ops]))
-    for path in paths:
+    for _ in paths:
         got = next(bodies)
         data, at = _buffer(got, 0)
         stat = _STAT.unpack_from(got, at)
@@ -95,8 +95,6 @@ def _nodes(reader: _Reader, paths: list[str]) -> Iterator[Node]:
         for _ in range(struct.unpack_from(">i", listed)[0]):
             name, at = _buffer(listed, at)
             names.append((name or b"").decode())
-        if path == CONFIG:
-            stat = ()
         yield Node(data, stat, acl, tuple(sorted(names)))
 
 
@@ -108,7 +106,7 @@ async def tree_of(address: tuple[str, int]) -> Tree:
 def differences(one: Tree, other: Tree, at_most: int = 20) -> list[str]:
     """What is not the same, a line a node."""
     lines = []
-    for path in sorted(one.keys() | other.keys()):
+    for path in sorted((one.keys() | other.keys()) - {CONFIG}):
         if one.get(path) != other.get(path):
             lines.append(f"{path}: {one.get(path)} / {other.get(path)}")
     return lines[:at_most]

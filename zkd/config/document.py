@@ -82,8 +82,12 @@ def _sample_key(key: Key) -> str:
     if key.default_text or key.name in _SAMPLE_SET:
         words += f" Default: {key.shown_default()}."
     comment = textwrap.fill(
-        words, _WIDTH, initial_indent="# ", subsequent_indent="# ",
-        break_long_words=False, break_on_hyphens=False,
+        words,
+        _WIDTH,
+        initial_indent="# ",
+        subsequent_indent="# ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
     if key.name in _SAMPLE_SET:
         return f"\n{comment}\n{key.name}={_SAMPLE_SET[key.name]}"

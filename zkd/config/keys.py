@@ -50,9 +50,9 @@ def _rows(settings: Any, section: str, prefix: str = "", path: str = "") -> Iter
         )
 
 
-TABLE: tuple[Key, ...] = tuple(
-    key for settings, section in _SECTIONS for key in _rows(settings, section)
-) + INTERNALS
+TABLE: tuple[Key, ...] = (
+    tuple(key for settings, section in _SECTIONS for key in _rows(settings, section)) + INTERNALS
+)
 
 _EXACT: dict[str, Key] = {}
 for _key in TABLE:

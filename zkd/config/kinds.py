@@ -198,6 +198,7 @@ def size(bare: str = "b") -> Kind:
         return _number(text, _SIZES, _SIZES[bare], "a size such as 4096, 64KB or 1GB")
 
     shown = {"b": "bytes", "k": "KB", "m": "MB"}[bare]
+
     def show(value: Any) -> str:
         text = show_bytes(value)
         return f"{text}B" if bare != "b" and text.isdigit() and text != "0" else text

@@ -198,7 +198,9 @@ def _listening(settings: Settings, mine: ServerLine | None) -> dict[str, Any]:
     for prefix, key, attribute, endpoint in (
         ("listen", "clientPort", "client_port", mine.client if mine else None),
         (
-            "secure_listen", "secureClientPort", "secure_client_port",
+            "secure_listen",
+            "secureClientPort",
+            "secure_client_port",
             mine.secure_client if mine else None,
         ),
     ):

@@ -61,8 +61,7 @@ def given(data: bytes, source: Path) -> tuple[list[Given], list[Finding]]:
         what = "characters outside ASCII; Apache ZooKeeper reads them as ISO-8859-1, zkd as UTF-8"
         findings.append(Finding(Level.NOTE, "", what, str(source)))
     lines = [
-        Given(entry.key.strip(), entry.value.strip(), f"{source}:{entry.line}")
-        for entry in entries
+        Given(entry.key.strip(), entry.value.strip(), f"{source}:{entry.line}") for entry in entries
     ]
     return lines, findings
 
@@ -180,9 +179,7 @@ def membership(settings: Settings, lines: Iterable[Given], *, version: int = 0) 
                 version = parse_version(line.text)
         except ValueError as error:
             settings.add(Level.ERROR, line.name, f"{line.name}: {error}", where=line.where)
-    return Membership(
-        _sorted(servers), _sorted(groups), _sorted(weights), version
-    )
+    return Membership(_sorted(servers), _sorted(groups), _sorted(weights), version)
 
 
 def _sorted(mapping: dict[int, Any]) -> Mapping[int, Any]:

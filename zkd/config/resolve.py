@@ -80,9 +80,7 @@ def _tls(values: dict[str, Any]) -> None:
         if f"{side}.enabled_protocols" not in values:
             protocol = values.get(f"{side}.protocol", "TLSv1.3")
             both = ("TLSv1.3", "TLSv1.2")
-            values[f"{side}.enabled_protocols"] = (
-                (protocol,) if protocol == "TLSv1.2" else both
-            )
+            values[f"{side}.enabled_protocols"] = (protocol,) if protocol == "TLSv1.2" else both
 
 
 def _four_letter_words(values: dict[str, Any]) -> None:
@@ -294,5 +292,3 @@ def _check_my_id(settings: Settings, membership: Membership, my_id: int | None) 
             what = f"peerType differs from line server.{my_id}, which decides: {role}"
             settings.add(Level.WARNING, "peerType", what)
         values["peer_type"] = role
-
-

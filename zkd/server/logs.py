@@ -161,9 +161,7 @@ class Log:
         """Whether a level may be written at all: asks before costly fields are made."""
         return getattr(self, level) is not _off
 
-    def exception(
-        self, event: str, error: BaseException | None = None, /, **fields: Any
-    ) -> None:
+    def exception(self, event: str, error: BaseException | None = None, /, **fields: Any) -> None:
         """An error with its traceback, in one line; without `error` the one being handled."""
         fault = error or sys.exception()
         if fault is None:

@@ -149,9 +149,7 @@ def open_sink(output: Output, server: str) -> Sink:
         return SyslogSink(output.address, render, output.level, tag=output.tag)
     path = Path(output.path.replace("{server}", server))
     try:
-        return FileSink(
-            path, _render(output), output.level, size=output.size, keep=output.keep
-        )
+        return FileSink(path, _render(output), output.level, size=output.size, keep=output.keep)
     except OSError as error:
         mend = "correct path in the log's YAML file, or the rights of the folder"
         raise OperatorError(

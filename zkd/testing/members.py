@@ -34,6 +34,15 @@ class Member(Server):
         self.data_dir.mkdir()
         (self.data_dir / "myid").write_text(f"{sid}\n")
 
+    def start(self) -> None:
+        """Start it on its port and data, and wait until it serves. Raises ServerFailed."""
+        super().start()
+        end = time.monotonic() + READY_WITHIN_S
+        while not self.mode():
+            if time.monotonic() > end or not self.running:
+                raise ServerFailed(f"member {self.id} does not serve\n{self._log_end()}")
+            time.sleep(_LOOK_AGAIN_S)
+
     def mode(self) -> str:
         """ "leader", "follower" or "observer"; "" while it serves nobody."""
         try:
@@ -121,11 +130,8 @@ class Ensemble:
             for member in self.members.values():
                 if not member.running:
                     beginning.enter_context(member.beginning())
-        end = time.monotonic() + READY_WITHIN_S
-        while waiting := [sid for sid, member in self.members.items() if not member.mode()]:
-            if time.monotonic() > end:
-                raise ServerFailed(f"members {waiting} do not serve")
-            time.sleep(_LOOK_AGAIN_S)
+        for member in self.members.values():
+            member.start()
 
     def leader(self) -> Member:
         """The member that leads; waits until there is one. Raises ServerFailed."""

@@ -150,6 +150,7 @@ class Disk:
         if not any(isinstance(write, Append) for write in self._queue):
             self.taken = end
         self.member.announced = zxid
+        self.member.trusted = True
         self.reload()
         self.member.feed(SnapshotInstalled(zxid))
         self._pump()

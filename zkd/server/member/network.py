@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 BIND_AGAIN_S = 0.5
 STATES = frozenset(ServerState)
 
+_WAYS = frozenset({Kind.DIFF, Kind.TRUNC, Kind.SNAP})
+
 
 class Network:
     """See the module's text. It is told the outputs of the core, and feeds it."""
@@ -123,7 +125,16 @@ class Network:
         if held is not None:
             held.append(packets)
         else:
+            if not self.member.begun:
+                self._tell_way(packets)
             self.member.feed(i.Received(number, packets))
+
+    def _tell_way(self, packets: list[Packet]) -> None:
+        """Log how the leader brings this server up to date; nothing else of the log says so."""
+        for kind, zxid, _, _ in packets:
+            if kind in _WAYS:
+                way, at = quorum.name(kind), hex(zxid)
+                self.member.log.info("member.synchronising", by=way, zxid=at)
 
     def on_closed(self, link: Link, reason: str) -> None:
         """A connection has ended."""

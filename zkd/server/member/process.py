@@ -55,6 +55,8 @@ MESSAGES_A_TURN: Final = 64
 """So many messages of the bus are handled before other sockets get their turn."""
 BEAT_S: Final = 0.05
 """Sessions, grants and containers are looked at so often."""
+ORACLE_EVERY_S: Final = 0.5
+"""The file of `oraclePath` is read so often."""
 LATE_S: Final = 0.05
 """A tick that comes later than this lets the sockets be read first."""
 OF_A_ROLE: Final = (i.Propose, i.LearnerSync, i.RevalidateAnswer, i.Forward, i.Revalidate, i.Sync)
@@ -87,6 +89,7 @@ class Member(Served):
         self._due = 0.0
         self._retry_at = 0.0
         self._beat_due = 0.0
+        self._ask_oracle_at = 0.0
         self._led_since = 0.0
         self._carriers = self._make_carriers()
         self.handlers: dict[int, Callable[[tuple[Any, ...]], None]] = {
@@ -206,7 +209,7 @@ class Member(Served):
             trusted=stands.trusted,
         )
         self.disk.begin(stands.logged)
-        self.feed(i.Tick())
+        self.feed(i.Oracle(standing.oracle_says(self.config)), i.Tick())
 
     def _on_failed(self, message: tuple[Any, ...]) -> None:
         """Storage cannot append: this server is out until it can."""
@@ -372,6 +375,9 @@ class Member(Served):
         self.child.alive(now)
         for link, conn, answer in self.sessions.overdue(now):
             self.attach(link, conn, answer)
+        if self.config.oracle_path is not None and now >= self._ask_oracle_at:
+            self._ask_oracle_at = now + ORACLE_EVERY_S
+            self.feed(i.Oracle(standing.oracle_says(self.config)))
         if self.full and now >= self._retry_at:
             self._retry_at = now + RETRY_S
             self._open()

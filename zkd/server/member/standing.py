@@ -26,12 +26,15 @@ def is_observer(config: Config) -> bool:
 
 def core_settings(config: Config) -> Settings:
     """The numbers of the core."""
+    wait_ms = config.leader_max_time_to_wait_for_epoch
     return Settings(
         tick_ms=config.tick_time,
         init_limit=config.init_limit,
         sync_limit=config.sync_limit,
         reconfig_enabled=config.reconfig_enabled,
         snap_syncs_max=config.leader_max_concurrent_snap_syncs,
+        diff_syncs_max=config.leader_max_concurrent_diff_syncs,
+        epoch_wait_ms=wait_ms if wait_ms >= 0 else None,
         force_snapshot=config.force_snapshot_sync,
         observer_master=config.observer_master_port > 0 and not is_observer(config),
         election=election.ElectionSettings(
@@ -53,6 +56,16 @@ def standing_of(
     return Standing(
         config.my_id, max(accepted, current), current, logged, committed, trusted=trusted
     )
+
+
+def oracle_says(config: Config) -> str | None:
+    """The file of `oraclePath`: "" if it cannot be read, None if there is none."""
+    if config.oracle_path is None:
+        return None
+    try:
+        return config.oracle_path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _options(config: Config) -> SocketOptions:

@@ -126,9 +126,7 @@ async def dial(
 ) -> tuple[socket.socket, Address]:
     """Connect to all addresses at once; the first socket that is connected, and by which address.
     OSError (TimeoutError too) if none is within the time."""
-    tasks = {
-        loop.create_task(_dial_one(loop, address, options)): address for address in addresses
-    }
+    tasks = {loop.create_task(_dial_one(loop, address, options)): address for address in addresses}
     failures: list[str] = []
     end = loop.time() + timeout_s
     waiting: set[asyncio.Task[socket.socket]] = set(tasks)
