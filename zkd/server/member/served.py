@@ -18,14 +18,21 @@ from zkd.bus.messages import (
     BEGIN,
     CLOSE_CONN,
     COMMITTED,
+    DENIED,
     GRANT,
     NO_GRANT,
+    READ_ONLY,
     REFUSE,
+    SESSION_CLOSED,
     TXNS,
     encode,
 )
+from zkd.jute.protocol import Err, Op
+from zkd.server.member import local
+from zkd.server.member.cut_off import CutOff
 from zkd.server.member.leading import Leading
 from zkd.server.member.learning import Learning
+from zkd.server.member.local import LocalClients
 from zkd.server.member.sessions import MemberSessions
 from zkd.server.peer import PeerProcess
 from zkd.server.peer_sessions import FrontEndLink
@@ -47,8 +54,9 @@ class Served(PeerProcess):
     def __init__(self, child: Child) -> None:
         super().__init__(child)
         self.core: Peer | None = None
-        self.service: Leading | Learning | None = None
+        self.service: Leading | Learning | CutOff | None = None
         """Of the role that serves."""
+        self.local_clients = LocalClients(self)
         self.begun = False
         self.announced = 0
         self.committed = 0
@@ -70,7 +78,7 @@ class Served(PeerProcess):
         assert self.service is not None
         self.service.begin()
         self.flush()
-        if isinstance(self.service, Learning) or self.config.leader_serves:
+        if not isinstance(self.service, Leading) or self.config.leader_serves:
             self.begun = True
             for link in self.frontends.values():
                 self._begin(link)
@@ -97,12 +105,11 @@ class Served(PeerProcess):
     def flush(self) -> None:
         """Tell what is committed, and before it the answers that come before it in their clients'
         order."""
-        if self.committed <= self.announced:
-            self._answer()
-            return
         if isinstance(self.service, Learning):
             self.service.before_commit(self.committed)
         self._answer()
+        if self.committed <= self.announced:
+            return
         zxid = self.announced = self.committed
         held = self.held
         while held and held[0][0] <= zxid:
@@ -173,17 +180,23 @@ class Served(PeerProcess):
             self._begin(link)
 
     def _begin(self, link: FrontEndLink) -> None:
+        pending = [] if isinstance(self.service, CutOff) else list(self.held)
         told = (self.child.life, self.announced, self.seq, False, self._deadline())
-        begin = (BEGIN, self.incarnation, *told, self._writes(), False, list(self.held))
+        begin = (BEGIN, self.incarnation, *told, self._writes(), False, pending)
         link.outbox.send(begin)
 
     def _deadline(self) -> float:
-        """Until when clients may be served, by the core's word."""
+        """Until when clients may be served, by the core's word; of reads alone, by our own."""
+        if isinstance(self.service, CutOff):
+            return monotonic() + self.grace_s
         lease_ms = self.core.lease_ms if self.core is not None else None
         return (lease_ms or 0) / 1000
 
+    def _writes(self) -> int:
+        return READ_ONLY if isinstance(self.service, CutOff) else super()._writes()
+
     def _grant(self, now: float) -> None:
-        if self.begun and self.tree is not None:
+        if self.begun:
             self.told = self._writes()
             frame = encode((GRANT, self.incarnation, self._deadline(), self.told))
             for link in self.frontends.values():
@@ -204,10 +217,33 @@ class Served(PeerProcess):
             self._handle(link, items)
 
     def _handle(self, link: FrontEndLink, items: list[Any]) -> None:
-        if isinstance(self.service, Learning):
-            self.service.handle(link, items)
-        else:
+        service = self.service
+        if self.config.local_sessions_enabled and not isinstance(service, CutOff):
+            items = self.local_clients.filter(link, items)
+        if isinstance(service, Leading):
             super()._handle(link, items)
+        elif service is not None:
+            service.handle(link, items)
+
+    def connection_item(
+        self, link: FrontEndLink, number: int, xid: int, op: int, payload: Any
+    ) -> None:
+        conn = link.conns.get(number)
+        if op not in local.OWN:
+            super().connection_item(link, number, xid, op, payload)
+        elif conn is None:
+            return
+        elif op == local.UPGRADE:
+            self.sessions.create(conn.session, payload, conn, monotonic())
+            timeout = payload.to_bytes(4, "big")
+            self._prepare(0, 0, 0, Op.CREATE_SESSION, timeout, conn.session, ())
+            self.sessions.local.committed(conn.session)
+        elif op == local.END:
+            self.sessions.end_local(conn.session)
+            link.answers.append((number, xid, self.zxid, SESSION_CLOSED, None))
+        else:
+            code = Err.EPHEMERAL_ON_LOCAL_SESSION
+            link.answers.append((number, xid, self.zxid, DENIED, code))
 
     @property
     def accepting(self) -> bool:
