@@ -75,8 +75,7 @@ class Member(Served):
     """See the module's text."""
 
     def __init__(self, child: Child, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        super().__init__(child)
+        super().__init__(child, loop)
         self.role = ServerState.LOOKING
         self.leader: int | None = None
         self.full = False
@@ -199,7 +198,7 @@ class Member(Served):
         self.incarnation, self.seq = incarnation, 1
         self.full = False
         self._looking_since = monotonic()
-        self.announced = self.committed = committed
+        self.announced = self.committed = self.storage_told = committed
         if must:
             self.log.warning("member.must_synchronise", reason=must)
         told = (durable, accepted, current, committed)

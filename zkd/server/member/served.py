@@ -1,17 +1,19 @@
 """A member's front-ends: what they are handed, told to be committed, and ask for.
 
     begun => a role serves, the tree is loaded, every front-end has been told BEGIN
-    announced = the last COMMITTED that storage and front-ends were told
+    announced = the last COMMITTED that front-ends were told; storage hears it a little later
 
-Before a COMMITTED go the answers that stand before it in their clients' order. Whatever a role that
-is over was asked is lost: its clients' connections are closed.
+A front-end gets transactions together with the word that they are committed: it can do nothing with
+them before, and each message costs a wake-up. Before go the answers that stand before them in their
+clients' order. Whatever a role that is over was asked is lost: its clients' connections are closed.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from zkd import failpoints
 from zkd.bus.messages import (
@@ -38,7 +40,12 @@ from zkd.server.peer import PeerProcess
 from zkd.server.peer_sessions import FrontEndLink
 from zkd.zab.inputs import Input, Propose
 
+STORAGE_AFTER_S: Final = 0.01
+"""By so much storage may hear later than clients what is committed."""
+
 if TYPE_CHECKING:
+    import asyncio
+
     from zkd.server.member.disk import Disk
     from zkd.server.process import Child
     from zkd.tree.apply import Applied
@@ -51,7 +58,8 @@ class Served(PeerProcess):
     sessions: MemberSessions
     disk: Disk
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: Child, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         super().__init__(child)
         self.core: Peer | None = None
         self.service: Leading | Learning | CutOff | None = None
@@ -61,6 +69,12 @@ class Served(PeerProcess):
         self.announced = 0
         self.committed = 0
         """What the core has said last; `announced` follows."""
+        self._queue: deque[tuple[int, int, bytes]] = deque()
+        """First and last zxid, and frame, of what front-ends get when it begins to be committed."""
+        self._queued_after = 0
+        """Front-ends have everything handed out up to here, the queue begins above."""
+        self.storage_told = 0
+        self._telling: asyncio.TimerHandle | None = None
         self.stepping = False
         """Outputs of a step are being carried out."""
 
@@ -80,6 +94,7 @@ class Served(PeerProcess):
         self.flush()
         if not isinstance(self.service, Leading) or self.config.leader_serves:
             self.begun = True
+            self._queued_after = self.held[-1][0] if self.held else self.announced
             for link in self.frontends.values():
                 self._begin(link)
         self.service.go_on()
@@ -87,6 +102,7 @@ class Served(PeerProcess):
     def end_service(self) -> None:
         """Serve nobody."""
         self.service = None
+        self._queue.clear()
         if self.begun:
             self.begun = False
             frame = encode((GRANT, self.incarnation, NO_GRANT, REFUSE))
@@ -114,12 +130,29 @@ class Served(PeerProcess):
         held = self.held
         while held and held[0][0] <= zxid:
             held.popleft()
-        frame = encode((COMMITTED, self.incarnation, zxid))
-        assert self.storage is not None
         if self.begun:
-            for link in self.frontends.values():
-                link.outbox.send_frame(frame)
-        self.storage.send_frame(frame)
+            self._hand_committed(zxid)
+        if self._telling is None:
+            self._telling = self.loop.call_later(STORAGE_AFTER_S, self._tell_storage)
+
+    def _hand_committed(self, zxid: int) -> None:
+        """The transactions and the word that they are committed, at once."""
+        queue, frames = self._queue, []
+        while queue and queue[0][0] <= zxid:
+            _, self._queued_after, frame = queue.popleft()
+            frames.append(frame)
+        self.seq += len(frames)
+        frames.append(encode((COMMITTED, self.incarnation, zxid)))
+        for link in self.frontends.values():
+            link.outbox.send_frames(frames)
+            failpoints.hit("peer.between-frontends")
+
+    def _tell_storage(self) -> None:
+        """It takes what is committed into the tree: no client waits for that."""
+        self._telling = None
+        if self.announced > self.storage_told and self.storage is not None and self.core:
+            self.storage_told = self.announced
+            self.storage.send((COMMITTED, self.incarnation, self.announced))
 
     def _answer(self) -> None:
         """An answer of a leader's first moments waits for no transaction of its epoch."""
@@ -145,16 +178,13 @@ class Served(PeerProcess):
     def hand_out(self, batch: list[tuple[Any, ...]]) -> None:
         """Transactions of the log, to storage and to the front-ends that serve."""
         self.held.extend(batch)
-        frame = encode((TXNS, self.incarnation, self.seq, batch))
-        self.seq += 1
+        frame = encode((TXNS, self.incarnation, self.seq + len(self._queue), batch))
         assert self.storage is not None
         failpoints.hit("peer.before-storage")
         self.storage.send_frame(frame)
         failpoints.hit("peer.after-storage")
         if self.begun:
-            for link in self.frontends.values():
-                link.outbox.send_frame(frame)
-                failpoints.hit("peer.between-frontends")
+            self._queue.append((batch[0][0], batch[-1][0], frame))
 
     def answered_by(self, applied: Applied) -> tuple[int, int, int, Any]:
         """Whose request this transaction of the leader's is."""
@@ -180,7 +210,8 @@ class Served(PeerProcess):
             self._begin(link)
 
     def _begin(self, link: FrontEndLink) -> None:
-        pending = [] if isinstance(self.service, CutOff) else list(self.held)
+        upto = -1 if isinstance(self.service, CutOff) else self._queued_after
+        pending = [txn for txn in self.held if txn[0] <= upto]
         told = (self.child.life, self.announced, self.seq, False, self._deadline())
         begin = (BEGIN, self.incarnation, *told, self._writes(), False, pending)
         link.outbox.send(begin)
