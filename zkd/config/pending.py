@@ -48,9 +48,7 @@ PENDING: tuple[str, ...] = (
     "sasl.serverconfig",
     # ensembles
     "enableEagerACLCheck",
-    "localSessions*",
     "messageTracker.*",
-    "readonlymode.enabled",
     "commitLogCount",
     "snapshotSizeFactor",
     "quorum.auth.*",

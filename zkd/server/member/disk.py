@@ -149,7 +149,7 @@ class Disk:
         self.logged = self.handed = end
         if not any(isinstance(write, Append) for write in self._queue):
             self.taken = end
-        self.member.announced = zxid
+        self.member.announced = self.member.storage_told = zxid
         self.member.trusted = True
         self.reload()
         self.member.feed(SnapshotInstalled(zxid))

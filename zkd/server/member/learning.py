@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING, Any
 from zkd.bus.messages import (
     CLIENT_SESSION,
     CLOSE_CONN,
+    DENIED,
     GONE,
     IDENTITIES,
     MOVED,
     NEW_SESSION,
     REATTACH,
+    SESSION_CLOSED,
     SYNCED,
     UNREADABLE,
 )
 from zkd.jute import quorum
-from zkd.jute.protocol import Op
+from zkd.jute.protocol import Err, Op
+from zkd.server.member import local
 from zkd.server.peer import monotonic
 from zkd.server.peer_sessions import Conn, FrontEndLink
 from zkd.tree import effects as fx
@@ -36,8 +39,11 @@ if TYPE_CHECKING:
     from zkd.tree.apply import Applied
 
 Request = tuple[bytes, tuple[tuple[str, str], ...] | None]
-_Waiting = tuple[int, int, int, Any]
-"""cxid, life of the front-end, connection, what the transaction's results are told to be."""
+TXN, SYNC, ANSWER, DONE = range(4)
+_Waiting = tuple[int, int, int, int, Any]
+"""What is awaited, cxid (DONE: zxid), life of the front-end, connection, and: what the
+transaction's results are told to be (TXN); kind and payload of an answer that waits for its turn
+(ANSWER)."""
 NOBODY = (0, 0, 0)
 
 
@@ -48,9 +54,9 @@ class Learning:
         self.member = member
         self._forwarded: dict[int, deque[_Waiting]] = {}
         self._requests: list[Request] = []
-        self._unread: deque[tuple[int, int, int, int]] = deque()
-        """zxid of what was asked behind it, life of the front-end, connection, xid."""
-        self._syncs: dict[int, tuple[FrontEndLink, int, int]] = {}
+        self._in_turn: list[tuple[int, int, tuple[Any, ...]]] = []
+        """zxid that must be committed, life of the front-end, answer."""
+        self._syncs: dict[int, tuple[FrontEndLink, Conn, int]] = {}
         """By tag: front-end, connection, xid."""
         self._next_tag = 0
         self._revalidating: dict[int, deque[tuple[FrontEndLink, Conn, int, Conn | None]]] = {}
@@ -85,7 +91,7 @@ class Learning:
                 line = forwarded.get(session)
                 if line is None:
                     line = forwarded[session] = deque()
-                line.append((xid, life, number, None))
+                line.append((TXN, xid, life, number, None))
         self._send()
 
     def _send(self) -> None:
@@ -100,13 +106,19 @@ class Learning:
     def _sync(self, link: FrontEndLink, conn: Conn, xid: int, payload: bytes) -> None:
         self._send()
         self._next_tag += 1
-        self._syncs[self._next_tag] = (link, conn.number, xid)
+        self._syncs[self._next_tag] = (link, conn, xid)
+        line = self._forwarded.setdefault(conn.session, deque())
+        line.append((SYNC, xid, link.life, conn.number, None))
         data = quorum.request(conn.session, xid, Op.SYNC, payload)
         self.member.feed(Sync(self._next_tag, data, conn.identities))
 
     def synced(self, output: Synced) -> None:
-        link, number, xid = self._syncs.pop(output.tag)
-        link.answers.append((number, xid, output.zxid, SYNCED, None))
+        link, conn, xid = self._syncs.pop(output.tag)
+        answer = (conn.number, xid, output.zxid, SYNCED, None)
+        self._in_turn.append((output.zxid, link.life, answer))
+        line = self._forwarded[conn.session]
+        line.remove((SYNC, xid, link.life, conn.number, None))
+        self._settle(line, conn.session, output.zxid)
 
     def _ask(
         self, link: FrontEndLink, number: int, session: int, cxid: int, timeout: bytes, results: Any
@@ -114,7 +126,7 @@ class Learning:
         """createSession."""
         self._requests.append((quorum.request(session, cxid, Op.CREATE_SESSION, timeout), None))
         line = self._forwarded.setdefault(session, deque())
-        line.append((cxid, link.life, number, results))
+        line.append((TXN, cxid, link.life, number, results))
 
     # -- connections ---------------------------------------------------------------------------
 
@@ -143,6 +155,28 @@ class Learning:
                 self._ask(link, number, asking.session, xid, payload[:4], None)
         elif op in (IDENTITIES, GONE):
             self.member.connection_item(link, number, xid, op, payload)
+        elif op in local.OWN:
+            self._local_item(link, number, xid, op, payload)
+
+    def _local_item(self, link: FrontEndLink, number: int, xid: int, op: int, payload: Any) -> None:
+        """Of a local session: it becomes the ensemble's, or is answered in its turn."""
+        sessions, conn = self.member.sessions, link.conns.get(number)
+        if conn is None:
+            return
+        session = conn.session
+        if op == local.UPGRADE:
+            sessions.own(session, payload, conn)
+            timeout = payload.to_bytes(4, "big")
+            self._requests.append((quorum.request(session, 0, Op.CREATE_SESSION, timeout), None))
+            self._forwarded.setdefault(session, deque()).append((TXN, 0, 0, 0, None))
+            return
+        told: tuple[int, Any] = (DENIED, Err.EPHEMERAL_ON_LOCAL_SESSION)
+        if op == local.END:
+            sessions.end_local(session)
+            told = (SESSION_CLOSED, None)
+        line = self._forwarded.setdefault(session, deque())
+        line.append((ANSWER, xid, link.life, number, told))
+        self._settle(line, session, self.member.announced)
 
     def _reattach(
         self,
@@ -205,29 +239,52 @@ class Learning:
         for effect in applied.effects:
             if effect[0] == fx.CLOSED:
                 self.member.sessions.ended(effect[1])
+            elif effect[0] == fx.SESSION:
+                self.member.sessions.local.committed(effect[1])
         return (*found, results)
 
     def _take(
         self, line: deque[_Waiting], session: int, cxid: int, zxid: int
     ) -> tuple[tuple[int, int, int], Any]:
-        if line[0][0] != cxid and all(waiting[0] != cxid for waiting in line):
-            return NOBODY, None  # of another server, before the session came here
-        while True:
-            asked, life, number, told = line.popleft()
-            if asked == cxid:
-                break
-            self._unread.append((zxid, life, number, asked))
-        if not line:
-            del self._forwarded[session]
+        _, asked, life, number, told = line[0]
+        if asked == cxid and line[0][0] == TXN:
+            line.popleft()
+        else:
+            at = next((i for i, one in enumerate(line) if one[:2] == (TXN, cxid)), None)
+            if at is None:
+                return NOBODY, None  # of another server, before the session came here
+            _, _, life, number, told = line[at]
+            line[at] = (DONE, zxid, life, number, None)
+            for i in range(at):
+                if line[i][0] == TXN:
+                    line[i] = (ANSWER, *line[i][1:4], (UNREADABLE, None))
+            zxid -= 1
+        self._settle(line, session, zxid)
         return (life, number, cxid), told
 
+    def _settle(self, line: deque[_Waiting], session: int, zxid: int) -> None:
+        """Everything up to `zxid` is answered: so may be what waits behind it and for nothing."""
+        while line and line[0][0] in (ANSWER, DONE):
+            kind, xid, life, number, told = line.popleft()
+            if kind == DONE:
+                zxid = max(zxid, xid)
+            else:
+                self._in_turn.append((zxid, life, (number, xid, zxid, *told)))
+        if not line:
+            self._forwarded.pop(session, None)
+
     def before_commit(self, upto: int) -> None:
-        """What could not be read is answered where it stood: before what was asked behind it."""
-        while self._unread and self._unread[0][0] <= upto:
-            zxid, life, number, xid = self._unread.popleft()
+        """What is answered without a transaction is answered where it stood among the client's
+        other requests."""
+        if not self._in_turn:
+            return
+        ready = [entry for entry in self._in_turn if entry[0] <= upto]
+        self._in_turn = [entry for entry in self._in_turn if entry[0] > upto]
+        ready.sort(key=lambda entry: entry[0])  # front-ends give them in this order
+        for _, life, answer in ready:
             link = self.member.frontends.get(life)
             if link is not None:
-                link.answers.append((number, xid, zxid - 1, UNREADABLE, None))
+                link.answers.append(answer)
 
     def touched(self, output: Touched) -> None:
         """By observers of this follower."""

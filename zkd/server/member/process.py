@@ -33,6 +33,7 @@ from zkd.bus.messages import (
 )
 from zkd.bus.sockets import Direct
 from zkd.server.member import standing
+from zkd.server.member.cut_off import CutOff
 from zkd.server.member.disk import Disk, LogHistory
 from zkd.server.member.leading import Leading
 from zkd.server.member.learning import Learning
@@ -57,6 +58,8 @@ BEAT_S: Final = 0.05
 """Sessions, grants and containers are looked at so often."""
 ORACLE_EVERY_S: Final = 0.5
 """The file of `oraclePath` is read so often."""
+READ_ONLY_AFTER_S: Final = 2.0
+"""Without a leader for so long, or a tickTime if that is longer (QuorumPeer.java)."""
 LATE_S: Final = 0.05
 """A tick that comes later than this lets the sockets be read first."""
 OF_A_ROLE: Final = (i.Propose, i.LearnerSync, i.RevalidateAnswer, i.Forward, i.Revalidate, i.Sync)
@@ -72,8 +75,7 @@ class Member(Served):
     """See the module's text."""
 
     def __init__(self, child: Child, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        super().__init__(child)
+        super().__init__(child, loop)
         self.role = ServerState.LOOKING
         self.leader: int | None = None
         self.full = False
@@ -89,6 +91,7 @@ class Member(Served):
         self._due = 0.0
         self._retry_at = 0.0
         self._beat_due = 0.0
+        self._looking_since = 0.0
         self._ask_oracle_at = 0.0
         self._led_since = 0.0
         self._carriers = self._make_carriers()
@@ -109,7 +112,8 @@ class Member(Served):
     def role_statistics(self) -> dict[str, Any]:
         if self.core is None:
             return {"mode": "looking", "serving": False, "server_id": self.config.my_id}
-        return seen.statistics(self.core) | {"serving": self.begun}
+        read_only = isinstance(self.service, CutOff)
+        return seen.statistics(self.core, read_only=read_only) | {"serving": self.begun}
 
     def _led_ms(self) -> int | None:
         leads = isinstance(self.service, Leading)
@@ -193,7 +197,8 @@ class Member(Served):
             return
         self.incarnation, self.seq = incarnation, 1
         self.full = False
-        self.announced = self.committed = committed
+        self._looking_since = monotonic()
+        self.announced = self.committed = self.storage_told = committed
         if must:
             self.log.warning("member.must_synchronise", reason=must)
         told = (durable, accepted, current, committed)
@@ -307,7 +312,7 @@ class Member(Served):
         self.disk.submit(output)
 
     def _touched(self, output: o.Touched) -> None:
-        if self.service is not None:
+        if isinstance(self.service, Leading | Learning):
             self.service.touched(output)
 
     def _activated(self, output: o.ConfigurationActivated) -> None:
@@ -335,6 +340,7 @@ class Member(Served):
             return
         self.log.warning("member.ends", reason=reason)
         self.core = None
+        self.role, self.leader = ServerState.LOOKING, None
         self._events.clear()
         self._role_over()
         self.disk.end()
@@ -373,6 +379,8 @@ class Member(Served):
         self._beat_due = now + BEAT_S
         self.loop.call_later(BEAT_S, self._beat)
         self.child.alive(now)
+        self.local_clients.expire(now)
+        self._perhaps_read_only(now)
         for link, conn, answer in self.sessions.overdue(now):
             self.attach(link, conn, answer)
         if self.config.oracle_path is not None and now >= self._ask_oracle_at:
@@ -389,13 +397,30 @@ class Member(Served):
             self._work(now)
         self.hand_on()
 
+    def _perhaps_read_only(self, now: float) -> None:
+        """Serve reads, when no leader has been found for a while."""
+        if (
+            self.config.read_only_mode_enabled
+            and self.core is not None
+            and self.role is ServerState.LOOKING
+            and self.service is None
+            and self.tree is not None
+            and now - self._looking_since > max(READ_ONLY_AFTER_S, self.config.tick_time / 1000)
+        ):
+            self.log.warning("member.read_only", zxid=hex(self.announced))
+            self.service = CutOff(self)
+            self.begin_service()
+
     # -- roles ---------------------------------------------------------------------------------
 
     def _role_changed(self, output: o.RoleChanged) -> None:
         self.role, self.leader = output.role, output.leader
         leader = "" if output.leader is None else output.leader
         self.log.info("member.role", role=output.role.name.lower(), leader=leader)
+        if isinstance(self.service, CutOff):
+            self.end_service()
         if output.role is ServerState.LOOKING:
+            self._looking_since = monotonic()
             self._role_over()
         elif output.role is ServerState.LEADING:
             self.network.listen(standing.quorum_addresses(self.config))

@@ -9,11 +9,13 @@ ZooKeeper; spec zab-quorum-protocol section 9.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from zkd.jute.protocol import Err
 from zkd.server import secrets
 from zkd.server.peer_sessions import Conn, FrontEndLink, LearnerOwner, Sessions
+from zkd.zab.local_sessions import LocalSessions
 from zkd.zab.sessions import password_of
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ class MemberSessions(Sessions):
         self.rest()
 
     def __len__(self) -> int:
-        return len(self.owners) if self.leading else len(self.timeouts)
+        local = len(self.local)
+        return len(self.owners) - local if self.leading else len(self.timeouts)
 
     def lead(self, sessions: dict[int, int], now_s: float) -> None:
         """All sessions of the ensemble, each with its full time; nobody has one yet."""
@@ -44,6 +47,11 @@ class MemberSessions(Sessions):
         """Of a learner's own clients."""
         self.table: dict[int, int] = {}
         """Heard of since the last PING: session -> timeout."""
+        upgrading = self.config.local_sessions_upgrading_enabled
+        self.local = LocalSessions(
+            self.config.tick_time, upgrading=upgrading, now_ms=int(monotonic() * 1000)
+        )
+        """Those that only this server knows."""
         self._waiting.clear()
 
     # -- the leader's, for learners ------------------------------------------------------------
@@ -51,7 +59,9 @@ class MemberSessions(Sessions):
     def check(self, session: int, learner: int) -> int:
         """0 if the session's requests may come from this learner, else an error code."""
         if session not in self.owners:
-            return Err.SESSION_EXPIRED
+            elsewhere = session >> 56 & 0xFF != self.config.my_id
+            local = self.config.local_sessions_enabled and elsewhere
+            return 0 if local else Err.SESSION_EXPIRED
         owner = self.owners[session]
         mine = LearnerOwner(learner)
         if owner is None:
@@ -69,7 +79,7 @@ class MemberSessions(Sessions):
         self, session: int, timeout_ms: int, learner: int, now_s: float
     ) -> tuple[bool, Conn | None]:
         """A session's client has come to this learner: is it valid; what connection it had here."""
-        if session not in self.owners:
+        if session not in self.owners or session in self.local:
             return False, None
         old = self.owners[session]
         self.owners[session] = LearnerOwner(learner)
@@ -86,6 +96,9 @@ class MemberSessions(Sessions):
     # -- a learner's ---------------------------------------------------------------------------
 
     def touched(self, link: FrontEndLink, sent_ms: int, touches: list[tuple[int, int]]) -> None:
+        if len(self.local):
+            for session, heard_ms in touches:
+                self.local.touch(session, heard_ms)
         if self.leading:
             super().touched(link, sent_ms, touches)
             return
@@ -102,7 +115,8 @@ class MemberSessions(Sessions):
 
     def gone(self, conn: Conn) -> None:
         super().gone(conn)
-        if not self.leading and self.owners.get(conn.session, conn) is None:
+        mine = not self.leading and conn.session not in self.local
+        if mine and self.owners.get(conn.session, conn) is None:
             self._forget(conn.session)
 
     def frontend_died(self, link: FrontEndLink, now_s: float) -> None:
@@ -119,6 +133,11 @@ class MemberSessions(Sessions):
     def _forget(self, session: int) -> None:
         self.owners.pop(session, None)
         self.timeouts.pop(session, None)
+
+    def end_local(self, session: int) -> None:
+        """Of this server alone: it is over."""
+        self.local.close(session)
+        self.owners.pop(session, None)
 
     def password(self, session: int) -> bytes:
         return password_of(session, self.key)
