@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tests.simulation.clients import Client
+from tests.simulation.oracle import Oracle
 from tests.simulation.plan import Plan, plan
 from tests.zab.checks import Violation
 from tests.zab.group import Group
@@ -103,6 +104,8 @@ class Life:
 
     def live(self) -> None:
         group, dice, the_plan = self.group, self.dice, self.plan
+        if the_plan.oracle:
+            Oracle(group)
         for node in group.nodes.values():
             group.at(dice.choice((0, 0, dice.randint(0, 1500))), node.start)
         for client in self.clients:

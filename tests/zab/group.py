@@ -79,6 +79,7 @@ class Group:
         """Kinds of packets of which the next one is the last that its sender sends."""
         self.alone: set[int] = set()
         """Servers that an oracle lets go on alone."""
+        self.oracle_says: dict[int, str] = {}
         self.counts: Counter[str] = Counter()
         self.events: list[Event] | None = None
         """What happened, if anybody wants to read it."""
