@@ -56,6 +56,7 @@ class Plan:
     jump: int
     forget: int
     orphan: int
+    ahead: int
     trap: int
     calm: int
 
@@ -154,6 +155,7 @@ def plan(seed: int) -> Plan:
         jump=often(0.2, 2),
         forget=0 if oracle else often(0.15, 2),
         orphan=often(0.4, 3),
+        ahead=often(0.4, 3),
         trap=often(0.5, 4),
         calm=dice.randint(1, 20),
     )
