@@ -19,6 +19,7 @@ from zkd.zab import outputs as o
 from zkd.zab import peer as peers
 from zkd.zab.catch_up import CatchUp, Phase
 from zkd.zab.establish import Establishing
+from zkd.zab.establish import Phase as Established
 from zkd.zab.inputs import Txn
 from zkd.zab.leader import Leader
 from zkd.zab.learner import Learner
@@ -171,7 +172,7 @@ def _serve_before_the_quorum() -> list[Patch]:
 
     def going_on(self: Establishing, link: LearnerLink, after: int) -> None:
         go_on(self, link, after)
-        if link.phase is LinkPhase.SYNC and self.phase is not leading.Phase.BROADCAST:
+        if link.phase is LinkPhase.SYNC and self.phase is not Established.BROADCAST:
             self._count(link)
             self._serve_if_quorum()
 

@@ -376,7 +376,8 @@ class Node:
             if together and isinstance(order.answer, i.Appended):
                 answers.pop()
             answers.append(order.answer)
-            if group.crash_chance and group.random.random() < group.crash_chance:
+            often = 1 if isinstance(order.what, o.Append) else 6
+            if group.crash_chance and group.random.random() < often * group.crash_chance:
                 group.count(f"crash points:{type(order.what).__name__}")
                 group.crash_at_persist(self)
                 return
