@@ -36,6 +36,9 @@ class DictBase:
         self.data_bytes = 0
         self.node = nodes.get
 
+    def last_child(self, path: str) -> str:
+        return ""
+
     def ephemerals(self, owner: int) -> list[str]:
         return []
 

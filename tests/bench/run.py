@@ -1,4 +1,4 @@
-"""`make bench`: zkd beside Apache ZooKeeper, both alone and durable, on this machine.
+"""`make bench`: zkd beside Apache ZooKeeper on this machine, both durable, alone or as ensembles.
 
 Writes a markdown report and every run as JSON. Standard error shows the progress. The targets are
 zkd's own; a missed one is written so in the report and does not change the exit status, which is 1
@@ -103,15 +103,14 @@ def _memory_verdict(weights: dict[str, Result], other: str) -> Verdict:
 
 
 @contextlib.contextmanager
-def _all_servers(frontends: Sequence[int]) -> Iterator[list[Contender]]:
+def _all_servers(frontends: Sequence[int], members: int) -> Iterator[list[Contender]]:
     with contextlib.ExitStack() as stack:
-        started = [stack.enter_context(servers.running(BASE, servers.apache_command()))]
+        base = servers.ensemble(BASE, [servers.apache_command()] * members)
+        started = [stack.enter_context(base)]
         for n in frontends:
-            name = f"zkd F={n}"
-            settings = {"frontends": str(n)}
-            started.append(
-                stack.enter_context(servers.running(name, servers.zkd_command(), settings))
-            )
+            command, settings = servers.zkd_command(), {"frontends": str(n)}
+            other = servers.ensemble(f"zkd F={n}", [command] * members, settings)
+            started.append(stack.enter_context(other))
         yield started
 
 
@@ -128,15 +127,20 @@ def _machine() -> str:
 
 
 def report(
-    rows: Sequence[Row], names: Sequence[str], weights: dict[str, Result], last_line: str
+    rows: Sequence[Row],
+    names: Sequence[str],
+    weights: dict[str, Result],
+    last_line: str,
+    *,
+    judged: bool = True,
 ) -> str:
-    """The whole report in markdown."""
+    """The whole report in markdown, with the targets (which are for servers alone) if `judged`."""
     parts = [f"{_machine()}. {last_line}"]
     for name in names:
         parts.append(f"### {name} beside {BASE}\n\n{comparing.table(rows, BASE, name)}")
     if weights:
         parts.append(f"### Memory\n\n{_memory_table(weights)}")
-    for name in names:
+    for name in names if judged else ():
         found = verdicts(rows, name)
         if weights:
             found.append(_memory_verdict(weights, name))
@@ -162,6 +166,9 @@ def _disturbance(frontends: Sequence[int], out: Path) -> None:
 
 @click.command(help=__doc__.split("\n\n", 1)[0])
 @click.option("--case", "cases", multiple=True, metavar="WORKLOAD@CONNSxDEPTH[:SIZE]")
+@click.option(
+    "--members", default=1, show_default=True, help="Servers of each kind; 3: two ensembles."
+)
 @click.option("--frontends", default="1,2", show_default=True, help="zkd's, by comma.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--seconds", default=3.0, show_default=True)
@@ -179,6 +186,7 @@ def _disturbance(frontends: Sequence[int], out: Path) -> None:
 )
 def main(
     cases: tuple[str, ...],
+    members: int,
     frontends: str,
     rounds: int,
     seconds: float,
@@ -200,17 +208,18 @@ def main(
     began, timing = time.time(), Timing(seconds, warmup)
     try:
         build()
-        with _all_servers(counts) as started:
+        with _all_servers(counts, members) as started:
             rows = comparing.compare(started, wanted, timing, rounds, settle_s=settle, say=say)
         names = [c.name for c in started[1:]]
         weights: dict[str, Result] = {}
         if memory_keys:
-            with _all_servers(counts) as fresh:
+            with _all_servers(counts, members) as fresh:
                 weights = memory(fresh, memory_keys)
     except BenchError as e:
         say(f"bench: {e}")
         sys.exit(2)
-    text = report(rows, names, weights, comparing.footer(timing, rounds, began))
+    last_line = comparing.footer(timing, rounds, began)
+    text = report(rows, names, weights, last_line, judged=members == 1)
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.md").write_text(text)
     (out / "runs.json").write_text(comparing.as_json(rows, started))

@@ -1,6 +1,6 @@
-"""Servers for the benchmark: Apache ZooKeeper and zkd, each alone, durable, on a free port.
+"""Servers for the benchmark: Apache ZooKeeper and zkd, alone or three of a kind, on free ports.
 
-Both force every write to the disk before they acknowledge it, as they do by default; a comparison
+All force every write to the disk before they acknowledge it, as they do by default; a comparison
 with one that does not would be of promises, not of servers. Apache ZooKeeper comes from Debian's
 package with the heap limit that its own start script sets, or from the jars that
 APACHE_ZK_CLASSPATH names (with APACHE_ZK_JVMFLAGS as further flags), which is how other releases
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,15 +68,58 @@ def running(
     name: str, command: list[str], settings: Mapping[str, str] | None = None
 ) -> Iterator[Contender]:
     """Run one server in a folder of its own until the context ends; nothing is left behind."""
+    with ensemble(name, [command], settings) as contender:
+        yield contender
+
+
+@contextmanager
+def ensemble(
+    name: str, commands: Sequence[list[str]], settings: Mapping[str, str] | None = None
+) -> Iterator[Contender]:
+    """Run a server per command, members of one ensemble if there are several, until the context
+    ends; nothing is left behind. Clients may connect to any of them."""
     folder = Path(tempfile.mkdtemp(prefix=f"zkd-bench-{name.replace(' ', '-')}-"))
-    port = apache.free_port()
-    own = {"dataDir": str(folder / "data"), "clientPort": str(port)}
-    lines = LINES | own | dict(settings or {})
-    (folder / "data").mkdir()
-    config, log = folder / "zoo.cfg", folder / "log"
-    config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
-    with log.open("wb") as out:
-        process = subprocess.Popen(
+    ports = [apache.free_port() for _ in commands]
+    lines = LINES | (_members(len(commands)) if len(commands) > 1 else {}) | dict(settings or {})
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for number, (command, port) in enumerate(zip(commands, ports, strict=True), 1):
+            processes.append(_spawn(folder / str(number), number, command, port, lines))
+        for number, (process, port) in enumerate(zip(processes, ports, strict=True), 1):
+            _wait_until_ready(process, port, folder / str(number) / "log")
+        pids = ",".join(str(process.pid) for process in processes)
+        yield Contender(name, ",".join(f"127.0.0.1:{port}" for port in ports), pids)
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(STOPPED_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _members(count: int) -> dict[str, str]:
+    """The lines that make `count` servers an ensemble."""
+    lines = {"initLimit": "20", "syncLimit": "10"}
+    for sid in range(1, count + 1):
+        lines[f"server.{sid}"] = f"127.0.0.1:{apache.free_port()}:{apache.free_port()}"
+    return lines
+
+
+def _spawn(
+    folder: Path, sid: int, command: list[str], port: int, lines: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    data = folder / "data"
+    data.mkdir(parents=True)
+    (data / "myid").write_text(f"{sid}\n")
+    own = dict(lines) | {"dataDir": str(data), "clientPort": str(port)}
+    config = folder / "zoo.cfg"
+    config.write_text("".join(f"{key}={value}\n" for key, value in own.items()))
+    with (folder / "log").open("wb") as out:
+        return subprocess.Popen(
             [*command, str(config)],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -85,14 +128,3 @@ def running(
             stderr=out,
             start_new_session=True,
         )
-    try:
-        _wait_until_ready(process, port, log)
-        yield Contender(name, f"127.0.0.1:{port}", str(process.pid))
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOPPED_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        shutil.rmtree(folder, ignore_errors=True)

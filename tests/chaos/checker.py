@@ -71,40 +71,42 @@ class Floors:
         return self.greatest[at - 1] if at else 0
 
 
-def _returned(history: History) -> list[Op]:
+def in_order(history: History) -> list[Op]:
     """Operations with an answer, in the order of their answers."""
     with_answer = [op for op in history.ops if op.returned is not None]
     return sorted(with_answer, key=lambda op: op.returned or 0)
 
 
-def _at(op: Op) -> int:
+def told_at(op: Op) -> int:
     return op.returned or op.called
 
 
-def _name(op: Op) -> str:
+def describe(op: Op) -> str:
     return f"client {op.client}'s {op.kind} of {op.path} ({op.called}..{op.returned})"
 
 
 def zxids(history: History) -> Iterator[Violation]:
     """See the module's docstring: zxid order."""
-    told = [op for op in _returned(history) if op.zxid]
-    floors = Floors((_at(op), op.zxid) for op in told)
+    told = [op for op in in_order(history) if op.zxid]
+    floors = Floors((told_at(op), op.zxid) for op in told)
     seen: dict[int, int] = {}
     for op in told:
         before = seen.get(op.session, 0)
         if op.zxid < before:
-            yield Violation("zxids", f"{_name(op)}: 0x{op.zxid:x} after 0x{before:x}", _at(op))
+            yield Violation(
+                "zxids", f"{describe(op)}: 0x{op.zxid:x} after 0x{before:x}", told_at(op)
+            )
         seen[op.session] = max(before, op.zxid)
         floor = floors.before(op.called)
         if op.zxid < floor or (op.writes and not op.err and op.zxid == floor):
-            text = f"{_name(op)}: 0x{op.zxid:x}, but 0x{floor:x} had been told before its call"
-            yield Violation("zxids", text, _at(op))
+            text = f"{describe(op)}: 0x{op.zxid:x}, but 0x{floor:x} had been told before its call"
+            yield Violation("zxids", text, told_at(op))
 
 
-def _states(history: History) -> dict[str, list[tuple[Op, State]]]:
+def states_told(history: History) -> dict[str, list[tuple[Op, State]]]:
     """What answers said of each register."""
     found: dict[str, list[tuple[Op, State]]] = defaultdict(list)
-    for op in _returned(history):
+    for op in in_order(history):
         if op.answered:
             for state in op.states:
                 found[state.path].append((op, state))
@@ -113,29 +115,35 @@ def _states(history: History) -> dict[str, list[tuple[Op, State]]]:
 
 def registers(history: History) -> Iterator[Violation]:
     """See the module's docstring: registers."""
+    for told in states_told(history).values():
+        yield from _freshness(told)
+    yield from values(history)
+
+
+def values(history: History) -> Iterator[Violation]:
+    """What holds of registers however old a read may be: all but that it is fresh."""
     attempts: dict[tuple[str, str], Op] = {}
     for op in history.ops:
         if op.kind in (Kind.SET, Kind.MULTI):
             for state in op.states:
                 attempts[state.path, state.value] = op
     tries = Counter(path for path, _ in attempts)
-    for path, told in _states(history).items():
-        yield from _freshness(told)
+    for path, told in states_told(history).items():
         yield from _agreement(told)
         yield from _origin(path, told, attempts)
         yield from _versions(path, told, tries[path])
 
 
 def _freshness(told: list[tuple[Op, State]]) -> Iterator[Violation]:
-    floors = Floors((_at(op), state.mzxid) for op, state in told)
+    floors = Floors((told_at(op), state.mzxid) for op, state in told)
     for op, state in told:
         floor = floors.before(op.called)
         if state.mzxid < floor or (op.writes and state.mzxid == floor):
             text = (
-                f"{_name(op)}: {state.path} was {state.value} of 0x{state.mzxid:x}, "
+                f"{describe(op)}: {state.path} was {state.value} of 0x{state.mzxid:x}, "
                 f"but 0x{floor:x} had been told before its call"
             )
-            yield Violation("registers", f"stale or lost: {text}", _at(op))
+            yield Violation("registers", f"stale or lost: {text}", told_at(op))
 
 
 def _agreement(told: list[tuple[Op, State]]) -> Iterator[Violation]:
@@ -147,7 +155,9 @@ def _agreement(told: list[tuple[Op, State]]) -> Iterator[Violation]:
             by_value.setdefault(state.value, state),
         ):
             if first != state:
-                yield Violation("registers", f"{_name(op)}: {state} contradicts {first}", _at(op))
+                yield Violation(
+                    "registers", f"{describe(op)}: {state} contradicts {first}", told_at(op)
+                )
 
 
 def _origin(
@@ -157,8 +167,10 @@ def _origin(
         if op.writes or not state.value:
             continue
         origin = attempts.get((path, state.value))
-        if origin is None or origin.err or origin.called > _at(op):
-            yield Violation("registers", f"{_name(op)}: nobody wrote {state.value!r}", _at(op))
+        if origin is None or origin.err or origin.called > told_at(op):
+            yield Violation(
+                "registers", f"{describe(op)}: nobody wrote {state.value!r}", told_at(op)
+            )
 
 
 def _versions(path: str, told: list[tuple[Op, State]], tries: int) -> Iterator[Violation]:
@@ -168,13 +180,13 @@ def _versions(path: str, told: list[tuple[Op, State]], tries: int) -> Iterator[V
     for mzxid in sorted(by_mzxid):
         op, state = by_mzxid[mzxid]
         if state.version <= version:
-            text = f"{_name(op)}: {path} has version {state.version} after {version}"
-            yield Violation("registers", text, _at(op))
+            text = f"{describe(op)}: {path} has version {state.version} after {version}"
+            yield Violation("registers", text, told_at(op))
         version = state.version
     if told and version > tries:
         op = told[-1][0]
         text = f"{path} has version {version} after {tries} writes at most"
-        yield Violation("registers", text, _at(op))
+        yield Violation("registers", text, told_at(op))
 
 
 @dataclass
@@ -190,16 +202,16 @@ class _Node:
     """The tick at which that was answered."""
 
 
-def _folder(path: str) -> str:
+def folder_of(path: str) -> str:
     return path.rpartition("/")[0]
 
 
 def names(history: History) -> Iterator[Violation]:
     """See the module's docstring: names."""
     nodes = _nodes(history)
-    yield from _suffixes(history)
+    yield from suffixes(history)
     lists = defaultdict(list)
-    for op in _returned(history):
+    for op in in_order(history):
         if op.kind is Kind.LIST and op.answered:
             lists[op.path].append(op)
     for path, ops in lists.items():
@@ -214,7 +226,7 @@ def _nodes(history: History) -> dict[str, dict[str, _Node]]:
     for op in history.ops:
         if op.kind is Kind.CREATE:
             node = _Node(op, sure_from=op.returned if op.answered else None)
-            nodes[_folder(op.path)][op.path.rpartition("/")[2]] = node
+            nodes[folder_of(op.path)][op.path.rpartition("/")[2]] = node
             if op.created:
                 by_path[op.created] = node
             if op.ephemeral:
@@ -251,64 +263,68 @@ def _listings(ops: list[Op], folder: dict[str, _Node]) -> Iterator[Violation]:
         found = yield from _listing(op, folder)
         for node in found:
             if node.sure_from is None:
-                node.sure_from = _at(op)  # an unanswered create that did happen
+                node.sure_from = told_at(op)  # an unanswered create that did happen
                 alive[id(node)] = node
         listed = {id(node) for node in found}
         for key, node in alive.items():
             sure = node.sure_from is not None and node.sure_from < op.called
-            if sure and key not in listed and not (node.doubt_from and node.doubt_from < _at(op)):
+            if (
+                sure
+                and key not in listed
+                and not (node.doubt_from and node.doubt_from < told_at(op))
+            ):
                 name = node.op.created or node.op.path
-                yield Violation("names", f"{_name(op)}: {name} is lost", _at(op))
+                yield Violation("names", f"{describe(op)}: {name} is lost", told_at(op))
 
 
 def _listing(op: Op, folder: dict[str, _Node]) -> Generator[Violation, None, list[_Node]]:
     """What is listed must have been asked for and not be gone; returns the nodes listed."""
-    at = _at(op)
+    at = told_at(op)
     listed: dict[str, str] = {}
     for name in op.names:
         asked = name if name in folder else name[:-10]
         node = folder.get(asked)
         if node is None or node.op.called > at or node.op.err:
-            yield Violation("names", f"{_name(op)}: nobody made {name}", at)
+            yield Violation("names", f"{describe(op)}: nobody made {name}", at)
             continue
         if asked in listed:
-            yield Violation("names", f"{_name(op)}: both {name} and {listed[asked]}", at)
+            yield Violation("names", f"{describe(op)}: both {name} and {listed[asked]}", at)
         listed[asked] = name
         if node.op.created and not node.op.created.endswith("/" + name):
-            text = f"{_name(op)}: {name}, but the answer was {node.op.created}"
+            text = f"{describe(op)}: {name}, but the answer was {node.op.created}"
             yield Violation("names", text, at)
         if node.gone_from is not None and node.gone_from < op.called:
-            yield Violation("names", f"{_name(op)}: {name} is back from the dead", at)
+            yield Violation("names", f"{describe(op)}: {name} is back from the dead", at)
     return [folder[asked] for asked in listed]
 
 
-def _suffixes(history: History) -> Iterator[Violation]:
+def suffixes(history: History) -> Iterator[Violation]:
     """No number is given twice below one parent, and later creates have greater ones."""
-    made = [op for op in _returned(history) if op.sequential and op.answered]
+    made = [op for op in in_order(history) if op.sequential and op.answered]
     folders = defaultdict(list)
     for op in made:
-        folders[_folder(op.path)].append(op)
+        folders[folder_of(op.path)].append(op)
     owners: dict[tuple[str, int], str] = {}
     for op in made:
         yield from _claim(owners, op, op.created)
-    for op in _returned(history):
+    for op in in_order(history):
         if op.kind is Kind.LIST:
             for name in op.names:
                 if name[-10:].isdigit():
                     yield from _claim(owners, op, f"{op.path}/{name}")
     for ops in folders.values():
-        floors = Floors((_at(op), int(op.created[-10:]) + 1) for op in ops)
+        floors = Floors((told_at(op), int(op.created[-10:]) + 1) for op in ops)
         for op in ops:
             floor = floors.before(op.called) - 1
             if int(op.created[-10:]) <= floor:
-                text = f"{_name(op)}: {op.created} after number {floor} had been given"
-                yield Violation("names", text, _at(op))
+                text = f"{describe(op)}: {op.created} after number {floor} had been given"
+                yield Violation("names", text, told_at(op))
 
 
 def _claim(owners: dict[tuple[str, int], str], op: Op, path: str) -> Iterator[Violation]:
-    first = owners.setdefault((_folder(path), int(path[-10:])), path)
+    first = owners.setdefault((folder_of(path), int(path[-10:])), path)
     if first != path:
-        yield Violation("names", f"{_name(op)}: {path} has the number of {first}", _at(op))
+        yield Violation("names", f"{describe(op)}: {path} has the number of {first}", told_at(op))
 
 
 def sessions(history: History) -> Iterator[Violation]:
@@ -330,11 +346,12 @@ def sessions(history: History) -> Iterator[Violation]:
 def watches(history: History) -> Iterator[Violation]:
     """See the module's docstring: watches."""
     changes = {
-        path: sorted({state.mzxid for _, state in told}) for path, told in _states(history).items()
+        path: sorted({state.mzxid for _, state in told})
+        for path, told in states_told(history).items()
     }
     arrivals: dict[int, list[tuple[int, Op | None, str]]] = defaultdict(list)
-    for op in _returned(history):
-        arrivals[op.client].append((_at(op), op, ""))
+    for op in in_order(history):
+        arrivals[op.client].append((told_at(op), op, ""))
     for event in history.events:
         path = event.path if event.type == CHANGED else f"{event.path} (type {event.type})"
         arrivals[event.client].append((event.tick, None, path))
@@ -361,7 +378,7 @@ def _watches_of(
             continue
         for path, mzxid in due.items():
             if mzxid and op.zxid >= mzxid:
-                text = f"{_name(op)} tells of 0x{op.zxid:x} before the event of {path}"
+                text = f"{describe(op)} tells of 0x{op.zxid:x} before the event of {path}"
                 yield Violation("watches", f"{text} at 0x{mzxid:x}", tick)
                 due[path] = 0
         if op.watch and op.answered:
@@ -379,15 +396,15 @@ def multis(history: History) -> Iterator[Violation]:
             paths = tuple(state.path for state in op.states)
             groups |= dict.fromkeys(paths, paths)
             if len({state.mzxid for state in op.states}) > 1:
-                yield Violation("multis", f"{_name(op)}: several zxids", _at(op))
+                yield Violation("multis", f"{describe(op)}: several zxids", told_at(op))
     seen: dict[int, tuple[str, Op]] = {}
-    for op in _returned(history):
+    for op in in_order(history):
         for state in op.states if op.answered else ():
             if state.path in groups and state.value:
                 value, first = seen.setdefault(state.mzxid, (state.value, op))
                 if value != state.value:
-                    text = f"{_name(op)}: 0x{state.mzxid:x} wrote {state.value} and {value}"
-                    yield Violation("multis", f"{text} ({_name(first)})", _at(op))
+                    text = f"{describe(op)}: 0x{state.mzxid:x} wrote {state.value} and {value}"
+                    yield Violation("multis", f"{text} ({describe(first)})", told_at(op))
     yield from _last_of_groups(history, set(groups.values()))
 
 
@@ -395,21 +412,21 @@ def _last_of_groups(history: History, groups: set[tuple[str, ...]]) -> Iterator[
     """What is told last of a group's registers, after all writes were over, is one multi's."""
     over = max((op.returned or op.called for op in history.ops if op.kind is Kind.MULTI), default=0)
     last: dict[str, tuple[Op, State]] = {}
-    for op in _returned(history):
+    for op in in_order(history):
         if op.kind is Kind.GET and op.answered and op.called > over:
             last[op.path] = (op, op.states[0])
     for group in groups:
         found = [last[path] for path in group if path in last]
         if len({(state.mzxid, state.value) for _, state in found}) > 1:
             text = ", ".join(f"{s.path}={s.value}@0x{s.mzxid:x}" for _, s in found)
-            yield Violation("multis", f"torn: {text}", _at(found[-1][0]))
+            yield Violation("multis", f"torn: {text}", told_at(found[-1][0]))
 
 
 def answers(history: History) -> Iterator[Violation]:
     """See the module's docstring: answers."""
     for op in history.ops:
         if op.err:
-            yield Violation("answers", f"{_name(op)}: error {op.err}", _at(op))
+            yield Violation("answers", f"{describe(op)}: error {op.err}", told_at(op))
     for mark in history.marks:
         if mark.note is Note.BROKEN:
             yield Violation("answers", f"client {mark.client}: {mark.text}", mark.tick)

@@ -1,5 +1,8 @@
 """A ZooKeeper client that writes down all it does: one session, kept over lost connections.
 
+It knows one server or several. Each try to connect goes to the next one: it moves to another with
+its session when the one it was at is gone.
+
 It behaves as a real client must: it comes back with its session, password and the last zxid it was
 told, sets its watches again before anything else, pings, and drops a connection that is silent for
 two thirds of the session timeout. It never repeats a request: one whose connection is lost stays
@@ -13,7 +16,7 @@ import contextlib
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -65,10 +68,20 @@ class Client:
     """One session. Operations wait for a connection, then return the finished Op."""
 
     def __init__(
-        self, number: int, address: tuple[str, int], history: History, timeout_ms: int
+        self,
+        number: int,
+        addresses: Sequence[tuple[str, int]],
+        history: History,
+        timeout_ms: int,
     ) -> None:
         self.number = number
-        self.address = address
+        self.addresses = addresses
+        self.at = addresses[number % len(addresses)]
+        """The server of the present or the last try."""
+        self.gate = asyncio.Event()
+        """While it is closed, the client does not connect."""
+        self.gate.set()
+        self._tries = number
         self.history = history
         self.timeout_ms = timeout_ms
         self.session = 0
@@ -119,6 +132,7 @@ class Client:
 
     async def _run(self) -> None:
         while not self._closing:
+            await self.gate.wait()
             try:
                 await self._live()
             except (OSError, TimeoutError, wire.Malformed):
@@ -135,9 +149,11 @@ class Client:
         """One connection, from connect to loss."""
         loop = asyncio.get_running_loop()
         self._greeting = loop.create_future()
+        self.at = self.addresses[self._tries % len(self.addresses)]
+        self._tries += 1
         async with asyncio.timeout(self._patience_s):
             transport, connection = await loop.create_connection(
-                lambda: _Connection(self._frame, self._broken), *self.address
+                lambda: _Connection(self._frame, self._broken), *self.at
             )
             self._connection = connection
             self.local_port = transport.get_extra_info("sockname")[1]
@@ -299,6 +315,11 @@ class Client:
     async def delete(self, path: str) -> Op:
         body = wire.delete(path)
         return await self._call(Kind.DELETE, path, wire.DELETE, body, lambda op, _: op)
+
+    async def sync(self, path: str) -> Op:
+        """What was acknowledged to anybody before this is seen by what this client reads next."""
+        body = wire.string(path)
+        return await self._call(Kind.SYNC, path, wire.SYNC, body, lambda op, _: op)
 
     async def list(self, path: str) -> Op:
         def fill(op: Op, answer: wire.Reply) -> Op:

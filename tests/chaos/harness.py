@@ -203,7 +203,7 @@ async def run(
     rng = random.Random(seed)
     history = History()
     outcome = Outcome(seed, history)
-    load = Load(server.address, history, seed, shape or Shape(), top=top or f"/chaos-{seed}")
+    load = Load([server.address], history, seed, shape or Shape(), top=top or f"/chaos-{seed}")
     try:
         await load.set_up()
         await load.start()

@@ -28,6 +28,7 @@ class Kind(StrEnum):
     CREATE = "create"
     DELETE = "delete"
     LIST = "list"
+    SYNC = "sync"
     CLOSE = "close"
 
 
@@ -77,7 +78,7 @@ class Op:
 
     @property
     def writes(self) -> bool:
-        return self.kind not in (Kind.GET, Kind.LIST)
+        return self.kind not in (Kind.GET, Kind.LIST, Kind.SYNC)
 
 
 @dataclass(frozen=True, slots=True)

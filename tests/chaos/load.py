@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.client import Client
@@ -35,7 +35,7 @@ class Shape:
 class Load:
     """Clients and their workers; `start`, then faults, then `finish`, then `audit`."""
 
-    address: tuple[str, int]
+    addresses: Sequence[tuple[str, int]]
     history: History
     seed: int
     shape: Shape = field(default_factory=Shape)
@@ -57,13 +57,16 @@ class Load:
         self._unique = 0
         self._visitors = 0
 
-    def _value(self, client: Client) -> str:
+    def value(self, client: Client) -> str:
         self._unique += 1
         return f"{client.number}.{self._unique}"
 
+    def client(self, number: int) -> Client:
+        return Client(number, self.addresses, self.history, self.shape.timeout_ms)
+
     async def set_up(self) -> None:
         """Make the folders and registers; these operations are in no history."""
-        client = Client(SETUP_CLIENT, self.address, History(), self.shape.timeout_ms)
+        client = Client(SETUP_CLIENT, self.addresses, History(), self.shape.timeout_ms)
         await client.start()
         for path in (self.top, self.sequential, self.ephemeral, *self.registers, *self.group):
             await client.create(path)
@@ -72,9 +75,12 @@ class Load:
     async def start(self) -> None:
         """Connect all clients and set their workers to work."""
         for i in range(self.shape.clients):
-            client = Client(i, self.address, self.history, self.shape.timeout_ms)
-            self.clients.append(client)
+            self.clients.append(self.client(i))
         await asyncio.gather(*(client.start() for client in self.clients))
+        self.work()
+
+    def work(self) -> None:
+        """Set the clients' workers to work."""
         kinds: list[Callable[[Client], Coroutine[None, None, None]]] = [
             self._setter, self._setter, self._reader, self._reader, self._creator,
             self._multi_setter, self._lister,
@@ -106,10 +112,10 @@ class Load:
         """Every client reads every register and lists every folder, and all of it is answered."""
         for client in clients or self.clients:
             for path in (*self.registers, *self.group):
-                while not (await client.get(path)).answered:
+                while (await client.get(path)).returned is None:
                     pass
             for folder in (self.sequential, self.ephemeral):
-                while not (await client.list(folder)).answered:
+                while (await client.list(folder)).returned is None:
                     pass
 
     async def _pause(self, factor: float = 1.0) -> None:
@@ -120,14 +126,14 @@ class Load:
     async def _setter(self, client: Client) -> None:
         while not self.stopping:
             path = self.random.choice(self.registers)
-            op = await client.set(path, self._value(client))
+            op = await client.set(path, self.value(client))
             if op.answered:
                 self.latest = path
             await self._pause()
 
     async def _multi_setter(self, client: Client) -> None:
         while not self.stopping:
-            await client.multi(self.group, self._value(client))
+            await client.multi(self.group, self.value(client))
             await self._pause(3)
 
     async def _reader(self, client: Client) -> None:
@@ -145,7 +151,7 @@ class Load:
         own: deque[str] = deque()
         ephemerals = 0
         while not self.stopping:
-            name = f"n{self._value(client)}-"
+            name = f"n{self.value(client)}-"
             if ephemerals < OWN_NODES_MAX and self.random.random() < 0.25:
                 ephemerals += 1
                 await client.create(f"{self.ephemeral}/{name}", sequential=True, ephemeral=True)
@@ -167,11 +173,11 @@ class Load:
         while not self.stopping:
             self._visitors += 1
             number = VISITORS + self._visitors
-            visitor = Client(number, self.address, self.history, self.shape.timeout_ms)
+            visitor = self.client(number)
             self._visitor = visitor
             await visitor.start()
             for _ in range(self.random.randrange(1, 3)):
-                name = f"v{self._value(visitor)}-"
+                name = f"v{self.value(visitor)}-"
                 await visitor.create(f"{self.ephemeral}/{name}", sequential=True, ephemeral=True)
             await visitor.close()
             self._visitor = None

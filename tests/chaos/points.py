@@ -22,6 +22,7 @@ from zkd import failpoints
 
 NOT_REACHED = (
     "log.epoch", "log.truncate", "log.truncated", "generation.", "snapshot.", "tree.checkpoint",
+    "member.",
 )  # fmt: skip
 """Points that only an ensemble, a restore, a snapshot or many megabytes of changes pass; the
 storage's own tests kill there."""
@@ -66,7 +67,7 @@ async def kill_at(
     outcome = Outcome(seed, history)
     bounds = Bounds()
     top = f"/point-{point.replace('.', '-')}-{hit}"
-    load = Load(server.address, history, seed, Shape(4), top=top)
+    load = Load([server.address], history, seed, Shape(4), top=top)
     died = 0
     await server.start()
     try:

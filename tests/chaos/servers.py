@@ -28,7 +28,6 @@ READY_WITHIN_S = 60.0
 STOPPED_WITHIN_S = 20.0
 SETTINGS: dict[str, str] = {
     "tickTime": "500",
-    "clientPortAddress": "127.0.0.1",
     "maxClientCnxns": "0",
     "admin.enableServer": "false",
     "4lw.commands.whitelist": "*",
@@ -54,19 +53,30 @@ class Server:
     parts: tuple[str, ...] = ()
     """The names of its processes, all of which run when it is healthy."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        address: tuple[str, int] | None = None,
+        prefix: tuple[str, ...] = (),
+    ) -> None:
+        """`address` is that of its clients (default: loopback, a free port); `prefix` is put
+        before its command, for a server in another network namespace."""
         self.folder = folder
-        self.port = apache.free_port()
+        self.address = address or ("127.0.0.1", apache.free_port())
+        self.prefix = prefix
         self.process: subprocess.Popen[bytes] | None = None
         (folder / "data").mkdir(parents=True, exist_ok=True)
         own = {"dataDir": str(folder / "data"), "clientPort": str(self.port)}
+        own["clientPortAddress"] = self.address[0]
         lines = SETTINGS | own | dict(settings or {})
         self.config = folder / "zoo.cfg"
         self.config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
 
     @property
-    def address(self) -> tuple[str, int]:
-        return "127.0.0.1", self.port
+    def port(self) -> int:
+        return self.address[1]
 
     @property
     def log(self) -> Path:
@@ -88,7 +98,7 @@ class Server:
         """Start without waiting; `environment` is added to this process's own."""
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                self.command(),
+                [*self.prefix, *self.command()],
                 cwd=self.folder,
                 env=os.environ | {"PYTHONPATH": str(ROOT)} | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
@@ -162,13 +172,15 @@ class Apache(Server):
 
     kind = "apache"
     parts = ("jvm",)
+    flags: tuple[str, ...] = ()
+    """Further ones of the JVM: system properties that zoo.cfg does not carry."""
 
     def command(self) -> list[str]:
         return [
             "java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
             "-Dzookeeper.admin.enableServer=false",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-            "-cp", apache.classpath(), apache.MAIN_CLASS, str(self.config),
+            *self.flags, "-cp", apache.classpath(), apache.MAIN_CLASS, str(self.config),
         ]  # fmt: skip
 
     def processes(self) -> dict[str, int]:
@@ -181,9 +193,16 @@ class Zkd(Server):
     kind = "zkd"
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, str] | None = None, *, frontends: int = 2
+        self,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        frontends: int = 2,
+        address: tuple[str, int] | None = None,
+        prefix: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(folder, {"frontends": str(frontends)} | dict(settings or {}))
+        own = {"frontends": str(frontends)} | dict(settings or {})
+        super().__init__(folder, own, address=address, prefix=prefix)
         names = tuple(f"frontend {i + 1}" for i in range(frontends))
         self.parts = ("supervisor", *names, "peer", "storage", "admin")
 

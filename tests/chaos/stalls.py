@@ -77,7 +77,7 @@ async def front_end_stopped(
     """
     history = History()
     outcome = Outcome(seed, history)
-    load = Load(server.address, history, seed, Shape(8, timeout_ms), top=f"/stall-{seed}")
+    load = Load([server.address], history, seed, Shape(8, timeout_ms), top=f"/stall-{seed}")
     try:
         await load.set_up()
         await load.start()

@@ -11,17 +11,8 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-CREATE, DELETE, GET, SET, PING, CHILDREN, MULTI, CLOSE, SET_WATCHES = (
-    1,
-    2,
-    4,
-    5,
-    11,
-    8,
-    14,
-    -11,
-    101,
-)
+CREATE, DELETE, GET, SET, CHILDREN, SYNC, PING, MULTI = 1, 2, 4, 5, 8, 9, 11, 14
+CLOSE, SET_WATCHES = -11, 101
 EVENT_XID, PING_XID, SET_WATCHES_XID = -1, -2, -8
 PERSISTENT, EPHEMERAL, SEQUENTIAL = 0, 1, 2
 NODE_EXISTS, NO_NODE = -110, -101

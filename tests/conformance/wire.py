@@ -160,8 +160,8 @@ def connected(payload: bytes) -> Connected:
 class Wire:
     """One TCP connection. `closed` turns true at the server's FIN or RST."""
 
-    def __init__(self, port: int, timeout_s: float = 10.0) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout_s)
+    def __init__(self, port: int, timeout_s: float = 10.0, host: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection((host, port), timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.timeout_s = timeout_s
         self.closed = False
@@ -228,8 +228,10 @@ class Wire:
 class Client(Wire):
     """A session on a connection, for tests that need one plainly: `call` gives err and body."""
 
-    def __init__(self, port: int, timeout_s: float = 10.0, **connect: object) -> None:
-        super().__init__(port, timeout_s)
+    def __init__(
+        self, port: int, timeout_s: float = 10.0, host: str = "127.0.0.1", **connect: object
+    ) -> None:
+        super().__init__(port, timeout_s, host)
         self.send(connect_request(**connect))  # type: ignore[arg-type]
         answer = self.receive()
         if answer is None:

@@ -251,9 +251,7 @@ async def joined(
     reader.close()
 
 
-@pytest.mark.parametrize(
-    ("my_id", "role"), [(1, "observer"), (9, "observer"), (9, "participant")]
-)
+@pytest.mark.parametrize(("my_id", "role"), [(1, "observer"), (9, "observer"), (9, "participant")])
 def test_a_peer_of_an_apache_ensemble_receives_its_tree(
     tmp_path: Path, my_id: int, role: str
 ) -> None:

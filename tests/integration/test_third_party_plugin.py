@@ -28,7 +28,7 @@ from kazoo.exceptions import AuthFailedError, NoAuthError
 from kazoo.security import make_acl
 
 ROOT = Path(__file__).parents[2]
-BUILT = ("pyproject.toml", "README.md", "zkd", "plugins", "conf")
+BUILT = ("pyproject.toml", "hatch_build.py", "README.md", "zkd", "plugins", "conf")
 KEY = "test key"
 DEADLINE_S = 60.0
 
@@ -65,7 +65,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in BUILT:
         source, target = ROOT / name, base / "zkd" / name
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         else:
             shutil.copy(source, target)
     (base / "plugin").mkdir()
@@ -96,9 +96,10 @@ def run(python: Path, code: str) -> str:
 
 def test_the_wheel_of_zkd_carries_all_of_zkd_and_its_plugins(python: Path) -> None:
     code = """
-        import sys, zkd, zkd.server.metrics
+        import sys, zkd, zkd.server.metrics, zkd.tree.state
         from zkd.plugins import loader
         assert zkd.__file__.startswith(sys.prefix), zkd.__file__
+        assert zkd.tree.state.__file__.endswith(".so"), zkd.tree.state.__file__
         for plugin in loader.installed({}):
             print(plugin.source)
     """

@@ -15,8 +15,7 @@ def test_every_test_that_it_names_is_there() -> None:
     missing = [
         f"{path}::{name}"
         for path, name in named
-        if not (ROOT / path).is_file()
-        or (name and f"def {name}(" not in (ROOT / path).read_text())
+        if not (ROOT / path).is_file() or (name and f"def {name}(" not in (ROOT / path).read_text())
     ]
     assert missing == []
 

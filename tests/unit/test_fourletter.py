@@ -324,6 +324,31 @@ def test_conf_lists_the_keys_of_apache(tmp_path: Path) -> None:
     ]
 
 
+def test_conf_of_a_member_says_what_its_ensemble_is(tmp_path: Path) -> None:
+    (tmp_path / "myid").write_text("2")
+    lines_of = {1: "a:2888:3888", 2: "b:2889:3889:observer", 3: "c:2888:3888"}
+    more = {f"server.{sid}": line for sid, line in lines_of.items()}
+    limits = {"peerType": "observer", "initLimit": "10", "syncLimit": "5", "clientPort": "2181"}
+    config = load(tmp_path, **more, **limits)
+    told = lines("conf", gathered(peer=peer(server_id=2)), config)[11:]
+    cut_off = lines("conf", gathered(peer=peer(server_id=2, read_only=True)), config)[11:]
+    assert cut_off == told[:7]
+    assert told == [
+        "serverId=2",
+        "initLimit=10",
+        "syncLimit=5",
+        "electionAlg=3",
+        "electionPort=3889",
+        "quorumPort=2889",
+        "peerType=1",
+        "membership: ",
+        "server.1=a:2888:3888:participant",
+        "server.2=b:2889:3889:observer",
+        "server.3=c:2888:3888:participant",
+        "version=0",
+    ]
+
+
 def test_dirs(config: configuration.Config) -> None:
     assert lines("dirs", gathered(), config) == ["datadir_size: 4096", "logdir_size: 67108880"]
 

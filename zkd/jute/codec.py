@@ -29,7 +29,7 @@ class Malformed(Exception):
     """The bytes are not what they should be (a client gets MARSHALLINGERROR)."""
 
 
-_SURROGATES = re.compile("[\ud800-\udfff]").sub
+_SURROGATES: Final = re.compile(f"[{chr(0xD800)}-{chr(0xDFFF)}]").sub
 
 
 def text(raw: bytes) -> str:

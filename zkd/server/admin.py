@@ -181,13 +181,13 @@ class Admin:
             refused=len(loaded.refused),
         )
 
-    def _heard(self, durable: int) -> None:
-        """Alone, what is durable is committed."""
-        self.committed = durable
+    def _heard(self, committed: int) -> None:
+        """Storage has said what is durable and committed."""
+        self.committed = committed
         if self.observers is None:
             self._start_observers()
         if self.observers is not None:
-            self.observers.committed(durable)
+            self.observers.committed(committed)
 
     def _start_observers(self) -> None:
         assert self.plugins is not None

@@ -16,7 +16,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import TYPE_CHECKING, Any, Final
 
-from zkd.bus.messages import CLIENT_SESSION, GONE, NEW_SESSION, REATTACH
+from zkd.bus.messages import CLIENT_SESSION, GONE, NEW_SESSION, READ_ONLY, REATTACH
 from zkd.jute.codec import text
 from zkd.jute.protocol import Err, Op
 from zkd.server import fourletter, operations, replies
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from zkd.plugins.api import Identity
     from zkd.server.frontend import FrontEnd
 
-monotonic = time.monotonic
+monotonic: Final = time.monotonic
 HEAD: Final = Struct(">ii")
-_unpack_head = HEAD.unpack_from
-_pack_head = HEAD.pack
+_unpack_head: Final = HEAD.unpack_from
+_pack_head: Final = HEAD.pack
 _HELLO: Final = Struct(">iqiq")
 
 NEW, STARTING, OPEN, HELD, CLOSING, CLOSED, WORD = range(7)
@@ -45,7 +45,7 @@ WRITES: Final = frozenset(
 """What goes to the peer, in the client's order (sync has no transaction but waits its turn)."""
 NO_OP: Final = 1 << 20
 """The last operation before there was one."""
-OUT_LIMIT_BYTES = 64 << 20
+OUT_LIMIT_BYTES: Final = 64 << 20
 """A client so slow to take its replies and events that more than this waits for it is closed."""
 
 
@@ -237,7 +237,9 @@ class Connection(asyncio.Protocol):
         op = int.from_bytes(frame[:4], "big", signed=True)
         if op == Op.CREATE_SESSION:
             op = CLIENT_SESSION
-        if op in WRITES or op == CLIENT_SESSION:
+        if (op in WRITES or op == CLIENT_SESSION) and (
+            fe.stream.granted != READ_ONLY or op == Op.CLOSE_SESSION
+        ):
             fe.send_write(self, xid, op, frame[4:])
             return
         if self.pending:
@@ -310,6 +312,10 @@ class Connection(asyncio.Protocol):
         self.read_only = rest[:1] not in (b"", b"\0")
         if not fe.admit(self, session):
             return
+        if fe.stream.granted == READ_ONLY and not self.read_only:
+            fe.log.info("client.not_read_only", client=self.peer)
+            self.close("not a read-only client")
+            return
         if last_zxid > fe.served.applied:
             if fe.others and last_zxid <= fe.board_max():
                 fe.wait_for_zxid(last_zxid, lambda: self._start(session, timeout_ms))
@@ -341,9 +347,15 @@ class Connection(asyncio.Protocol):
         self.timeout_ms = timeout_ms
         self.password = password
         self.last_op = Op.CREATE_SESSION
-        self.out.append(replies.connect_response(timeout_ms, session, password, self.has_read_only))
+        self._respond(timeout_ms, session, password)
         self.fe.own(self)
         self.go_on()
+
+    def _respond(self, timeout_ms: int, session: int, password: bytes) -> None:
+        """Queue the ConnectResponse."""
+        read_only = self.fe.stream.granted == READ_ONLY
+        told = (timeout_ms, session, password, self.has_read_only, read_only)
+        self.out.append(replies.connect_response(*told))
 
     def hold(self) -> None:
         """Read no further frames until `go_on`."""
@@ -368,7 +380,7 @@ class Connection(asyncio.Protocol):
 
     def refused_session(self) -> None:
         """No such session, or the wrong password: zeros, then the end."""
-        self.out.append(replies.connect_response(0, 0, bytes(16), self.has_read_only))
+        self._respond(0, 0, bytes(16))
         self.flush()
         self.close("session refused")
 
@@ -395,10 +407,12 @@ class Connection(asyncio.Protocol):
             self.attached(session, timeout_ms, password)
             return
         assert xid == txn[3], f"reply {txn[3]} to request {xid}"
+        if txn[4] == Err.SESSION_MOVED:  # as Apache ZooKeeper: no reply
+            self.close("session moved to another server")
+            return
         self.sent += 1
         if op == CLIENT_SESSION:
-            shown = (self.timeout_ms, self.session, self.password, self.has_read_only)
-            self.out.append(replies.connect_response(*shown))
+            self._respond(self.timeout_ms, self.session, self.password)
             self.turn()
             return
         reply = replies.of_write(op, xid, txn, self.fe.served.client_stat)
@@ -409,7 +423,8 @@ class Connection(asyncio.Protocol):
         took_ms = (now - asked) * 1000
         self.note(op, txn[0], took_ms)
         if took_ms > self.fe.slow_ms:
-            self.fe.slow(self, op, txn[6][0][1] if txn[6] else "", took_ms)
+            path = txn[6][0][1] if txn[6] else ""
+            self.fe.slow(self, op, path if isinstance(path, str) else "", took_ms)
         if op == Op.CLOSE_SESSION:
             self.flush()
             self.close("closed by the client")

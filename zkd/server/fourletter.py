@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from zkd.config.servers import OBSERVER
 from zkd.server.environment import environment, full_version
 from zkd.server.gathered import Connection, FrontEnd, Gathered, Peer, Storage
 from zkd.server.metrics import merge
@@ -246,6 +247,24 @@ def _conf(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:
     yield f"maxSessionTimeout={config.max_session_timeout}"
     yield f"clientPortListenBacklog={config.client_port_listen_backlog}"
     yield f"serverId={peer['server_id']}"
+    if config.distributed:
+        yield from _conf_of_a_member(peer, config)
+
+
+def _conf_of_a_member(peer: Peer, config: Config) -> Iterable[str]:
+    """`QuorumZooKeeperServer.dumpConf`, `ReadOnlyZooKeeperServer.dumpConf`."""
+    mine = config.servers.get(config.my_id) if config.my_id is not None else None
+    addresses = mine.addresses if mine is not None else ()
+    yield f"initLimit={config.init_limit}"
+    yield f"syncLimit={config.sync_limit}"
+    yield f"electionAlg={config.election_alg}"
+    yield "electionPort=" + "|".join(str(address.election_port) for address in addresses)
+    yield "quorumPort=" + "|".join(str(address.quorum_port) for address in addresses)
+    yield f"peerType={int(mine is not None and mine.role == OBSERVER)}"
+    if peer["read_only"]:
+        return
+    yield "membership: "
+    yield from config.membership.text().split("\n")
 
 
 def _dirs(gathered: Gathered, peer: Peer, config: Config) -> Iterable[str]:

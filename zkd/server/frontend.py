@@ -1,6 +1,6 @@
 """A front-end process: clients' connections, reads, watches, replies.
 
-    tree on disk <= applied <= durable <= last zxid handed out
+    tree on disk <= applied <= committed <= last zxid handed out
 
 It serves under a grant of the peer; when that lapses it closes its clients' connections. It keeps
 no logic of the tree: transactions come from the peer with their effects (stream.py), and are
@@ -14,7 +14,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 import zmq
@@ -25,20 +25,24 @@ from zkd.bus.messages import (
     ATTACHED,
     BEGIN,
     CLOSE_CONN,
+    COMMITTED,
     CONN_CLOSED,
     COUNTS,
+    DENIED,
     DURABLE,
     GRANT,
     HOLD,
     JOIN,
     MOVED,
     NEW_SESSION,
+    NO_GRANT,
     QUERY,
     REFUSE,
     REFUSED,
     REJOIN,
     REPLY,
     REQUESTS,
+    SESSION_CLOSED,
     SYNCED,
     THROTTLED,
     TOUCH,
@@ -65,14 +69,16 @@ from zkd.tree import effects as fx
 if TYPE_CHECKING:
     from zkd.server.process import Child
 
-monotonic = time.monotonic
-SEND_AT = 32
+monotonic: Final = time.monotonic
+SEND_AT: Final = 32
 """So many requests are sent on at once, also while more is being read: the peer need not wait."""
-MESSAGES_A_TURN = 64
+MESSAGES_A_TURN: Final = 64
 """So many messages of the bus are handled before clients get their turn."""
-COLLECT_EVERY_S = 60.0
+UNPIN_PAUSE_S: Final = 0.001
+"""Between two turns of letting go: a process that never sleeps keeps its core for milliseconds."""
+COLLECT_EVERY_S: Final = 60.0
 """Connections and their tasks may leave cycles behind."""
-STOP_LIMIT_S = 0.3
+STOP_LIMIT_S: Final = 0.3
 """On the way out what is in flight may take so long to be answered."""
 
 
@@ -141,9 +147,25 @@ class FrontEnd:
         self._tell_counts = False
         self.gathering: dict[int, words.Gathering] = {}
         self._server: asyncio.AbstractServer | None = None
+        self._listening = False
+        self._begun = False
+        """The peer has begun once."""
         self._collect_at = monotonic() + COLLECT_EVERY_S
         self._tick_s = max(0.05, min(0.25, config.tick_time / 8000))
         self._tick_due = monotonic()
+        self.handlers: dict[int, Callable[[tuple[Any, ...]], None]] = {
+            TXNS: self.stream.take_txns,
+            COMMITTED: self.stream.take_committed,
+            DURABLE: self.stream.take_durable,
+            ANSWERS: self.stream.take_answers,
+            BEGIN: self.stream.begin,
+            COUNTS: lambda message: self.admission.others(message[1], message[2]),
+            GRANT: self._on_grant,
+            CLOSE_CONN: self._on_close_conn,
+            REJOIN: self._on_rejoin,
+            QUERY: self._on_query,
+            REPLY: self._on_reply,
+        }
         child.on_lives = self._lives
         child.on_reload = self._configure
 
@@ -394,7 +416,7 @@ class FrontEnd:
         """Let go of what the tree on disk holds now, between the other work of the loop."""
         if not self._unpinning and self.served.view.unpin():
             self._unpinning = True
-            self.loop.call_soon(self._unpin_more)
+            self.loop.call_later(UNPIN_PAUSE_S, self._unpin_more)
 
     def _unpin_more(self) -> None:
         self._unpinning = False
@@ -431,7 +453,7 @@ class FrontEnd:
         """What the peer answers without a transaction."""
         number, xid, _, kind, payload = answer
         conn = self.connections.get(number)
-        if kind in (SYNCED, THROTTLED, UNREADABLE, MOVED):
+        if kind in (SYNCED, THROTTLED, UNREADABLE, MOVED, SESSION_CLOSED, DENIED):
             self.in_flight = max(self.in_flight - 1, 0)
         if conn is None or not conn.pending:
             return
@@ -444,7 +466,15 @@ class FrontEnd:
             conn.not_done(xid, Err.THROTTLED_OP)
         elif kind == UNREADABLE:
             conn.not_done(xid, Err.MARSHALLING_ERROR)
+        elif kind == DENIED:
+            conn.not_done(xid, payload)
+        elif kind == SESSION_CLOSED:
+            conn.not_done(xid, 0)
+            conn.flush()
+            conn.close("closed by the client")
         elif kind == ATTACHED:
+            if conn.pending[0][2] == NEW_SESSION:  # a local one, without a transaction
+                self.in_flight = max(self.in_flight - 1, 0)
             old = self.sessions.get(payload[0])
             if old is not None and old is not conn:
                 old.close("session moved to another connection")
@@ -465,7 +495,7 @@ class FrontEnd:
             if not frame:
                 break
             message = decode(frame)
-            handlers[message[0]](self, message)
+            handlers[message[0]](message)
         else:
             self.loop.call_soon(self._on_inbox)
         if self.served.started:
@@ -475,15 +505,35 @@ class FrontEnd:
         """The stream has begun (again): clients may be served."""
         self.apply_ready()
         self.serving = True
-        if self._server is None and not self.child.stopping:
-            self._start_server()
+        if not self._begun and not self.child.stopping:
+            self._begun = True
+            self._listen()
             if self.auditing is not None:
                 self.auditing.started()
 
     def _on_grant(self, message: tuple[Any, ...]) -> None:
         self.stream.take_grant(message)
-        if not self.serving and self.served.started:
+        if self.stream.deadline == NO_GRANT:
+            self._role_over()
+        elif not self.serving and self.served.started:
             self.serving = not self.stream.lapsed()
+
+    def _role_over(self) -> None:
+        """This server neither leads nor follows now: its clients go to another one."""
+        self.requests.clear()
+        self.throttle.clear()
+        self.in_flight = 0
+        self._stop_serving("role.over")
+
+    def _stop_serving(self, why: str) -> None:
+        """Close what clients there are; whoever comes now is refused."""
+        self.serving = False
+        self.metrics.not_serving.value += len(self.connections)
+        if self.connections:
+            self.log.warning(why, connections=len(self.connections))
+        for conn in list(self.connections.values()):
+            if conn.state != connection.WORD:
+                conn.close("the server is not serving")
 
     def _on_close_conn(self, message: tuple[Any, ...]) -> None:
         _, number, reason = message
@@ -506,19 +556,6 @@ class FrontEnd:
         gathering = self.gathering.get(message[1])
         if gathering is not None:
             gathering.answer(message[2], message[3])
-
-    handlers: dict[int, Callable[[FrontEnd, tuple[Any, ...]], None]] = {
-        TXNS: lambda self, message: self.stream.take_txns(message),
-        DURABLE: lambda self, message: self.stream.take_durable(message),
-        ANSWERS: lambda self, message: self.stream.take_answers(message),
-        BEGIN: lambda self, message: self.stream.begin(message),
-        COUNTS: lambda self, message: self.admission.others(message[1], message[2]),
-        GRANT: _on_grant,
-        CLOSE_CONN: _on_close_conn,
-        REJOIN: _on_rejoin,
-        QUERY: _on_query,
-        REPLY: _on_reply,
-    }
 
     def four_letter_word(self, conn: Connection, word: str, rest: bytes) -> None:
         """Answer a four-letter word and close."""
@@ -563,14 +600,8 @@ class FrontEnd:
     def lapsed(self) -> None:
         """The grant has run out: nothing may be answered any more."""
         self._on_inbox()  # perhaps a new one has only been waiting
-        if not self.stream.lapsed():
-            return
-        self.serving = False
-        self.metrics.not_serving.value += len(self.connections)
-        if self.connections:
-            self.log.warning("grant.lapsed", connections=len(self.connections))
-        for conn in list(self.connections.values()):
-            conn.close("the server is not serving")
+        if self.stream.lapsed():
+            self._stop_serving("grant.lapsed")
 
     def tick(self) -> None:
         """Four times a second or more: touches, sign of life, connections without a session."""
@@ -582,6 +613,8 @@ class FrontEnd:
         self._tick_due = now + self._tick_s
         if self.serving and self.stream.lapsed():
             self.lapsed()
+        if self.stream.turn != self.stream.turned:
+            self.stream.move_on()
         for conn in self.paused:  # whoever is not read from is silent by our own doing
             conn.heard = now
         self.touched |= self.paused
@@ -614,7 +647,10 @@ class FrontEnd:
     # -- beginning and end ---------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take up the bus; clients are let in once the peer has begun."""
+        """Take up the bus; clients are let in once the peer has begun. In an ensemble that may take
+        long: meanwhile they hear that nobody serves here, and words are answered."""
+        if self.config.distributed:
+            self._listen()
         self.loop.add_reader(self.inbox.fd, self._on_inbox)
         self.loop.add_reader(self.child.control.fileno(), self._on_control)
         self._on_control()
@@ -627,7 +663,11 @@ class FrontEnd:
         if self.child.stopping:
             self.stop()
 
-    def _start_server(self) -> None:
+    def _listen(self) -> None:
+        """Accept connections (once)."""
+        if self._listening:
+            return
+        self._listening = True
         listener = self.child.listener
         assert listener is not None
 

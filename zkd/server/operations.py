@@ -13,6 +13,7 @@ from struct import error as StructError
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from zkd.bus.messages import READ_ONLY
 from zkd.jute.codec import Malformed, Reader, text
 from zkd.jute.protocol import Err, Op, Perm
 from zkd.server import authentication, replies
@@ -27,13 +28,21 @@ if TYPE_CHECKING:
 
 _INT: Final = Struct(">i")
 _MULTI: Final = Struct(">i?i")
-SLICE_NAMES = 2000
+SLICE_NAMES: Final = 2000
 """So many names of a long listing are read before others get their turn."""
-PAGE_MAX = 10_000
+PAGE_MAX: Final = 10_000
 TRIMMED: Final = "".join(map(chr, range(0x21)))
 """What Java's String.trim takes off."""
-HOT_MAX = 64 << 10
+HOT_MAX: Final = 64 << 10
 """Replies larger than this are not kept prepared."""
+
+NOT_READ_ONLY: Final = frozenset(
+    {
+        Op.SYNC, Op.CREATE, Op.CREATE2, Op.CREATE_TTL, Op.CREATE_CONTAINER, Op.DELETE,
+        Op.DELETE_CONTAINER, Op.SET_DATA, Op.RECONFIG, Op.SET_ACL, Op.MULTI, Op.CHECK,
+    }
+)  # fmt: skip
+"""What a server that is cut off refuses (server/quorum/ReadOnlyRequestProcessor.java)."""
 
 Handler = Callable[["Connection", int, bytes], None]
 
@@ -42,6 +51,9 @@ def run(conn: Connection, xid: int, op: int, frame: bytes) -> None:
     """Answer one request, or close the connection if its opcode is unknown."""
     handler = HANDLERS.get(op)
     if handler is None:
+        if op in NOT_READ_ONLY and conn.fe.stream.granted == READ_ONLY:
+            conn.reply(xid, Err.NOT_READONLY)
+            return
         conn.out.append(replies.header(0, xid, -1, Err.UNIMPLEMENTED))
         conn.flush()
         conn.refuse("opcode.unknown", opcode=op)

@@ -10,7 +10,7 @@ from zkd.server.metrics import Dump, Metrics
 from zkd.tree.nodes import NODE_COST
 
 if TYPE_CHECKING:
-    from zkd.server.peer import Peer
+    from zkd.server.peer import PeerProcess
     from zkd.storage.errors import RowDamaged
     from zkd.storage.reader import TreeReader
     from zkd.tree.state import TreeState
@@ -22,7 +22,7 @@ STALL_S = 0.005
 class PeerMetrics(Metrics):
     """The metrics of the peer; `turned` is called once a turn of its loop."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: PeerProcess) -> None:
         name = peer.child.name
         super().__init__(name)
         self._peer = peer

@@ -62,6 +62,14 @@ class Conn:
         self.identities = identities
 
 
+@dataclass(frozen=True, slots=True)
+class LearnerOwner:
+    """Another server of the ensemble, whose client has the session."""
+
+    conn: int
+    """The number of its connection to this leader."""
+
+
 Waiting = tuple[FrontEndLink, Conn, "tuple[int, int, bytes] | None"]
 
 
@@ -71,7 +79,7 @@ class Sessions:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.tracker = SessionTracker(config.tick_time)
-        self.owners: dict[int, Conn | None] = {}
+        self.owners: dict[int, Conn | LearnerOwner | None] = {}
         """Every session that is not closing; None while it has no connection."""
         self.key = secrets.session_key(config)
         self._next = 0
@@ -101,9 +109,10 @@ class Sessions:
             self._next = next_session_id(self._next)
         session = self._next
         self._next = next_session_id(session)
-        return session, self._clamp(timeout_ms), password_of(session, self.key)
+        return session, self.clamp(timeout_ms), password_of(session, self.key)
 
-    def _clamp(self, timeout_ms: int) -> int:
+    def clamp(self, timeout_ms: int) -> int:
+        """The timeout that a client gets."""
         config = self.config
         least, most = config.min_session_timeout, config.max_session_timeout
         return int(clamp_timeout(timeout_ms, least, most))
@@ -124,7 +133,7 @@ class Sessions:
         if session not in self.owners or not secrets.equal(expected, password):
             conn.session = 0
             return None
-        timeout_ms = self._clamp(timeout_ms)
+        timeout_ms = self.clamp(timeout_ms)
         self.owners[session] = conn
         self.tracker.create(session, timeout_ms, int(now_s * 1000))
         return session, timeout_ms, expected
@@ -184,7 +193,7 @@ class Sessions:
                 limit_ms = min(limit_ms, link.heard_ms)
         for session in self.tracker.expire(int(limit_ms)):
             conn = self.owners.get(session)
-            if conn is not None and conn.link.life in stalled:
+            if isinstance(conn, Conn) and conn.link.life in stalled:
                 self.tracker.create(session, self.tracker.timeout_of(session), int(now_ms))
                 continue
             if session in self.owners:

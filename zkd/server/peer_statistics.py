@@ -7,10 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zkd.server.peer import Peer
+    from zkd.server.peer import PeerProcess
 
 
-def collect(peer: Peer, what: dict[str, Any]) -> dict[str, Any]:
+def collect(peer: PeerProcess, what: dict[str, Any]) -> dict[str, Any]:
     """The peer's statistics; the costly parts only if `what` names them."""
     wanted = what.get("parts", ())
     tree = peer.tree
@@ -20,10 +20,10 @@ def collect(peer: Peer, what: dict[str, Any]) -> dict[str, Any]:
         "name": peer.child.name,
         "pid": os.getpid(),
         "mode": "standalone",
-        "serving": tree is not None,
+        "serving": peer.serving,
         "read_only": False,
         "accepting": peer.accepting,
-        "zxid": peer.zxid,
+        "zxid": peer.seen_zxid(),
         "durable": peer.durable,
         "incarnation": peer.incarnation,
         "node_count": tree.node_count if tree is not None else 0,

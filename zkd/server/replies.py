@@ -16,7 +16,7 @@ _INT: Final = Struct(">i")
 _MULTI: Final = Struct(">i?i")
 MULTI_END: Final = _MULTI.pack(-1, True, -1)
 NULL: Final = b"\xff\xff\xff\xff"
-SYNC_CONNECTED = 3
+SYNC_CONNECTED: Final = 3
 CREATES_WITH_STAT: Final = frozenset({Op.CREATE2, Op.CREATE_CONTAINER, Op.CREATE_TTL})
 OP_LABELS: Final[dict[int, str]] = {
     Op.NOTIFICATION: "NOTI", Op.CREATE: "CREA", Op.CREATE2: "CRE2", Op.CREATE_TTL: "CRET",
@@ -37,10 +37,12 @@ def header(size: int, xid: int, zxid: int, err: int) -> bytes:
     return _HEADER.pack(16 + size, xid, zxid, err)
 
 
-def connect_response(timeout_ms: int, session: int, password: bytes, with_read_only: bool) -> bytes:
+def connect_response(
+    timeout_ms: int, session: int, password: bytes, with_read_only: bool, read_only: bool = False
+) -> bytes:
     """A framed ConnectResponse; the readOnly byte only for those who sent one."""
     body = _CONNECT.pack(37 if with_read_only else 36, 0, timeout_ms, session, 16) + password
-    return body + b"\0" if with_read_only else body
+    return body + bytes((read_only,)) if with_read_only else body
 
 
 def string(text: str) -> bytes:
@@ -90,7 +92,7 @@ def of_write(
     return _HEADER.pack(16 + len(body), xid, zxid, 0) + body
 
 
-def _multi(results: list[tuple[int, Any, Any]], client_stat: Callable[[bytes], bytes]) -> bytes:
+def _multi(results: list[tuple[Any, ...]], client_stat: Callable[[bytes], bytes]) -> bytes:
     """MultiResponse: a header and a result for each operation."""
     parts = []
     for result in results:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from zkd.server import replies
 from zkd.server.settings import tree_settings
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from zkd.storage.errors import RowDamaged
     from zkd.tree.effects import Effect
 
-READER_CACHE_BYTES = 4 << 20
+READER_CACHE_BYTES: Final = 4 << 20
 """Page cache of the tree's reader; every flush empties it."""
-HOT_SHARE = 4
+HOT_SHARE: Final = 4
 """A fourth of the cache is for prepared replies."""
 GET_DATA, EXISTS, CHILDREN, CHILDREN2 = (op.to_bytes(4, "big") for op in (4, 3, 8, 12))
 
@@ -164,7 +164,7 @@ class Served:
         `missed` must end the connections that watch (their clients come back, set their watches
         again and are told then).
         """
-        if self.started and self.applied >= zxid:
+        if self.started and self.applied >= zxid and not self._replaced():
             return
         applied = self.applied
         reader = self.open_tree()
@@ -194,6 +194,14 @@ class Served:
             log.close()
         self.set_applied(max(zxid, reader.zxid, self.applied))
         self.view.applied = self.applied
+
+    def _replaced(self) -> bool:
+        """Has another tree taken the place of the one that is read?"""
+        log = LogReader(self.config.data_log_dir / LOG_NAME)
+        try:
+            return log.meta().generation != self.view.reader.generation
+        finally:
+            log.close()
 
     # -- prepared replies ----------------------------------------------------------------------
 

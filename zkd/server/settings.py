@@ -38,6 +38,8 @@ def storage_settings(config: Config) -> StorageSettings:
     return replace(
         StorageSettings.of(config),
         commit_on_append=not config.distributed,
+        configuration=config.membership.text() if config.distributed else "",
+        configuration_version=config.membership.version,
         tree=tree_settings(config),
         flush_interval_s=config.flush_interval / 1000,
         flush_bytes=min(flush_bytes, config.flush_bytes or flush_bytes),

@@ -4,25 +4,37 @@ It drains its inbox, appends every transaction of the batch with one commit (one
 durable zxid to the peer and to all front-ends, and only then does the slower work (flushing the
 tree, checkpoints, purging) in slices while nothing waits. What it has lost the right to append
 (a failed append, an older incarnation) is refused until the peer opens the next incarnation.
+
+Alone, what is durable is committed. In an ensemble the peer says what is committed, and orders the
+rest as well (epochs, truncation, a snapshot's tree for the present one): each is answered when it
+and everything before it is durable.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import zmq
 
 from zkd import failpoints
 from zkd.bus.messages import (
+    COMMITTED,
     DURABLE,
+    EPOCHS,
     FAILED,
+    IMPOSSIBLE,
+    INSTALL,
+    INSTALLED,
     JOIN,
     OPEN,
     OPENED,
     QUERY,
     REPLY,
+    SAVED,
+    TRUNCATE,
+    TRUNCATED,
     TXNS,
     decode,
     encode,
@@ -39,22 +51,22 @@ from zkd.storage.replay import replayer
 if TYPE_CHECKING:
     from zkd.server.process import Child
 
-LOOK_S = 0.02
+LOOK_S: Final = 0.02
 """So often the control channel is looked at, and idle work is done."""
-PEER_EVERY_S = 0.01
-WORK_EVERY_S = 0.001
+PEER_EVERY_S: Final = 0.01
+WORK_EVERY_S: Final = 0.001
 """Background work gets a slice so often, however much waits to be appended."""
-SLICE_S = 0.0003
+SLICE_S: Final = 0.0003
 """How long a slice may take: a write that comes meanwhile waits so long."""
-SLICE_FACTOR_MAX = 16
+SLICE_FACTOR_MAX: Final = 16
 """By so much a slice may grow with what is not flushed yet."""
-PAUSE_S = 0.001
+PAUSE_S: Final = 0.001
 """Between two slices storage sleeps if nothing comes: the scheduler lets a process that never does
 keep its core for milliseconds, and the peer or a front-end may be waiting for that core. (epoll
 counts whole milliseconds.)"""
-ADMIN_EVERY_S = 0.1
+ADMIN_EVERY_S: Final = 0.1
 """How often the admin process is told what is durable, while that changes."""
-FULL_RETRY_S = 1.0
+FULL_RETRY_S: Final = 1.0
 """How often a full disk is tried again."""
 
 
@@ -90,6 +102,9 @@ class Storage:
         self.seq = 0
         self.announced = (0, 0)
         self.accepting = False
+        self.alone = not config.distributed
+        self.committed = 0
+        """What the peer has said last; taken in behind the append that may be waiting."""
         self.delay_s = self.poll_s = 0.0
         self.batch_max = 1
         self._configure()
@@ -142,7 +157,7 @@ class Storage:
                 child.read_control()
                 child.alive(now)
                 self.early.look(now, self.engine.tree.counters.highest())
-                if self.admin is not None and self.admin_told != self.engine.durable:
+                if self.admin is not None and self.admin_told != self.engine.committed:
                     self._tell_admin(self.admin)
         self._drain(b"")
         self.engine.close()
@@ -152,7 +167,7 @@ class Storage:
         pinned = self.engine.tree.pinned_bytes / self.engine.settings.flush_bytes
         return SLICE_S * min(max(1.0, 4 * pinned), SLICE_FACTOR_MAX)
 
-    def _drain(self, frame: bytes) -> None:
+    def _drain(self, frame: bytes | memoryview) -> None:
         """Take this and everything else that has arrived; append the batch with one commit."""
         recv = self.inbox.recv
         batch: list[tuple[Any, ...]] = []
@@ -161,7 +176,10 @@ class Storage:
         while True:
             if frame:
                 message = decode(frame)
-                if message[0] != TXNS:
+                if message[0] == COMMITTED:  # must not part the batch in two
+                    if message[1] == incarnation:
+                        self.committed = message[2]
+                elif message[0] != TXNS:
                     if batch:
                         self._append(batch)
                         batch = []
@@ -183,6 +201,14 @@ class Storage:
                 break
         if batch:
             self._append(batch)
+        if self.committed:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Take in what the peer has said to be committed."""
+        zxid, self.committed = self.committed, 0
+        failpoints.hit("member.before-commit")
+        self.engine.commit(zxid)
 
     def _append(self, batch: list[tuple[Any, ...]]) -> None:
         """One commit; then the word."""
@@ -207,12 +233,15 @@ class Storage:
         self.seq += 1
         turned = self.announced[1] != engine.turn
         self.announced = (engine.durable, engine.turn)
-        frame = self._durable()
-        for outbox in self.listeners.values():
-            outbox.send_frame(frame)
-            failpoints.hit("storage.between-announcements")
         self.peer_waits = True
-        if turned:
+        if not self.alone:  # others wait for the peer's word
+            self._tell_peer(0.0)
+        if self.alone or turned:
+            frame = self._durable(engine.durable)
+            for outbox in self.listeners.values():
+                outbox.send_frame(frame)
+                failpoints.hit("storage.between-announcements")
+        if turned and self.alone:
             self._tell_peer(time.monotonic())
 
     def _tell_peer(self, now: float) -> None:
@@ -221,16 +250,17 @@ class Storage:
         self.peer_at = now + PEER_EVERY_S
         if self.peer is not None:
             failpoints.hit("storage.before-peer-hears")
-            self.peer.send_frame(self._durable())
+            self.peer.send_frame(self._durable(self.engine.durable))
 
-    def _durable(self) -> bytes:
+    def _durable(self, zxid: int) -> bytes:
+        """`zxid`: the admin process is told what is committed instead."""
         engine = self.engine
         return encode(
             (
                 DURABLE,
                 engine.incarnation,
                 self.seq,
-                engine.durable,
+                zxid,
                 engine.tree_zxid,
                 engine.turn,
             )
@@ -241,8 +271,8 @@ class Storage:
         now = time.monotonic()
         if now >= self.admin_at:
             self.admin_at = now + ADMIN_EVERY_S
-            self.admin_told = self.engine.durable
-            admin.send_frame(self._durable())
+            self.admin_told = self.engine.committed
+            admin.send_frame(self._durable(self.admin_told))
 
     def _failed(self, reason: str) -> None:
         self.accepting = False
@@ -265,6 +295,34 @@ class Storage:
             out = Outbox(self.context, self.child.runtime_dir, name, life)
             out.send((REPLY, ident, self.child.name, self.statistics(what)))
             out.close(linger_ms=500)
+        elif message[1] == self.engine.incarnation and self.accepting:
+            if self.committed:
+                self._commit()
+            try:
+                self._ordered(message)
+            except LogFull as e:
+                self._failed(str(e))
+
+    def _ordered(self, message: tuple[Any, ...]) -> None:
+        """What only a member of an ensemble is told."""
+        engine, peer = self.engine, self.peer
+        kind, incarnation = message[:2]
+        assert peer is not None
+        if kind == EPOCHS:
+            engine.set_epochs(*message[2:])
+            failpoints.hit("member.before-saved")
+            peer.send((SAVED, *message[1:]))
+        elif kind == TRUNCATE:
+            done = engine.truncate(message[2])
+            failpoints.hit("member.before-truncated")
+            peer.send((TRUNCATED, incarnation, message[2] if done else IMPOSSIBLE))
+        elif kind == INSTALL:
+            _, _, zxid, rows, accepted, current = message
+            engine.switch_generation(zxid, (accepted, current), rows)
+            failpoints.hit("member.before-installed")
+            peer.send((INSTALLED, incarnation, zxid, engine.generation))
+            self.log.info("snapshot.installed", zxid=hex(zxid), rows=len(rows))
+            self._announce()
 
     def _open(self, peer_life: int) -> None:
         """A peer begins (again): what came before belongs to an older incarnation."""
@@ -279,7 +337,7 @@ class Storage:
             self.peer.send((FAILED, peer_life, engine.incarnation, engine.durable, str(e)))
             return
         self.accepting = True
-        self.seq = 0
+        self.committed = self.seq = 0
         self.log.info(
             "incarnation.opened",
             incarnation=engine.incarnation,
@@ -294,6 +352,9 @@ class Storage:
                 engine.durable,
                 engine.tree_zxid,
                 engine.generation,
+                *engine.epochs,
+                engine.must_synchronise,
+                engine.committed,
             )
         )
         self._announce()

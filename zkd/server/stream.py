@@ -1,9 +1,10 @@
 """A front-end's place in the peer's stream: incarnations, gaps, what is handed out and not applied.
 
-    applied <= durable        txns = handed out, above applied, in order
+    applied <= committed        txns = handed out, above applied, in order
 
-A message of another incarnation is dropped; a number that is missing means to join again. What
-storage announces before its bytes have come waits for them.
+A message of another incarnation is dropped; a number that is missing means to join again. What is
+announced before its bytes have come waits for them. Alone, what storage says is durable is
+committed; in an ensemble the peer says it, and storage's word only moves the tree on.
 """
 
 from __future__ import annotations
@@ -37,8 +38,11 @@ class Stream:
         self.alone = True
         """What is durable is committed."""
         self.next_seq = 0
-        self.durable = 0
+        self.committed = 0
         self.turn = -1
+        """The one of the tree's that is read here,"""
+        self.turned = -1
+        """and the newest one that storage has spoken of."""
         self.deadline = 0.0
         """Until when the peer's grant lasts (CLOCK_MONOTONIC)."""
         self.granted: int = REFUSE
@@ -56,7 +60,7 @@ class Stream:
 
     def begin(self, message: tuple[Any, ...]) -> None:
         """An incarnation begins for this front-end, or the peer has lost what it had handed out."""
-        _, incarnation, life, durable, seq, alone, deadline, granted, forget, pending = message
+        _, incarnation, life, committed, seq, alone, deadline, granted, forget, pending = message
         fe = self.fe
         if fe.peer is None or life != fe.peer.life:
             return
@@ -66,10 +70,11 @@ class Stream:
         self.next_seq = seq
         self.txns.clear()
         self.answers.clear()
-        first = pending[0][0] if pending else durable + 1
-        fe.served.catch_up(min(first - 1, durable), fe.close_watching)
+        first = pending[0][0] if pending else committed + 1
+        fe.served.catch_up(min(first - 1, committed), fe.close_watching)
         self.txns.extend(txn for txn in pending if txn[0] > fe.served.applied)
-        self.durable = max(durable, self._announced.get(incarnation, 0)) if alone else durable
+        announced = self._announced.get(incarnation, 0) if alone else 0
+        self.committed = max(committed, announced)
         self.deadline, self.granted = deadline, granted
         fe.log.debug("frontend.joined", incarnation=incarnation, applied=hex(fe.served.applied))
         fe.begun()
@@ -103,12 +108,25 @@ class Stream:
             self._announced = {incarnation: durable}
             return
         if self.alone:
-            self.durable = durable
-        if turn != self.turn and self.fe.served.started:
+            self.committed = durable
+        self.turned = turn
+        if turn != self.turn:
+            self.move_on()
+
+    def move_on(self) -> None:
+        """Read the tree on disk as it is since its last turn, if what it holds is applied here."""
+        if self.fe.served.started:
+            turn = self.turned
             self.fe.apply_ready()
             if self.fe.served.view.advance():
                 self.turn = turn
                 self.fe.unpin()
+
+    def take_committed(self, message: tuple[Any, ...]) -> None:
+        """The peer's word, in an ensemble."""
+        _, incarnation, zxid = message
+        if incarnation == self.incarnation:
+            self.committed = max(self.committed, zxid)
 
     def take_grant(self, message: tuple[Any, ...]) -> None:
         """The peer lets this front-end serve a while longer."""
@@ -135,8 +153,8 @@ class Stream:
 
     def each_ready(self, apply: Callable[[Txn], None], answer: Callable[[Txn], None]) -> None:
         """Apply what is committed and answer what has no transaction, in the peer's order."""
-        txns, durable, answers = self.txns, self.durable, self.answers
-        while txns and txns[0][0] <= durable:
+        txns, committed, answers = self.txns, self.committed, self.answers
+        while txns and txns[0][0] <= committed:
             txn = txns.popleft()
             while answers and answers[0][0] < txn[0]:
                 answer(answers.popleft()[1])

@@ -503,11 +503,5 @@ def run(config_path: str | None, overrides: dict[str, str]) -> int:
     for finding in config.warnings:
         tell = log.warning if finding.level == "warning" else log.info
         tell("config.finding", key=finding.key, what=finding.what, mend=finding.mend)
-    if config.distributed:
-        raise OperatorError(
-            what="this version of zkd serves alone: it cannot be a member of an ensemble yet",
-            where=str(config.source or "the configuration"),
-            mend="remove the server.N lines to run a standalone server",
-        )
     _title("supervisor", config.name)
     return Supervisor(config, lambda: configuration.load(config_path, overrides)).run()

@@ -19,31 +19,33 @@ from typing import Any, Final, Protocol
 
 from zkd.tree.effects import ACL, CHANGED, CREATED, QUOTA, SESSION, STAT
 
-UNKNOWN: Final[Any] = ...
-NODE_COST = 400
+UNKNOWN: Final = b"not known"
+NODE_COST: Final = 400
 """Estimated bytes of a cached node beside its path and data."""
-PINNED_COST = 600
+PINNED_COST: Final = 600
 """The same of a pinned one with everything, for a rough sum."""
-BUCKET_TXNS = 512
-BUCKET_PATHS = 1024
+BUCKET_TXNS: Final = 512
+BUCKET_PATHS: Final = 1024
 """A bucket with so many paths, because of multis, ends before it has BUCKET_TXNS."""
-UNPIN_AT_ONCE = 256
-COUNT_AT_ONCE = 10_000
+UNPIN_AT_ONCE: Final = 32
+"""Paths let go in one turn of the loop; more if many wait."""
+COUNT_AT_ONCE: Final = 10_000
 
-_OWNER = Struct(">q")
-ZERO8 = bytes(8)
+_OWNER: Final = Struct(">q")
+ZERO8: Final = bytes(8)
 
 
 class Reader(Protocol):
     """What the view needs of zkd.storage.tree.TreeReader."""
 
     zxid: int
+    generation: int
 
     def node(self, path: str) -> tuple[bytes | None, bytes, bytes | None] | None: ...
-    def children(self, path: str, after: str = "", limit: int = ...) -> tuple[list[str], bool]: ...
+    def children(self, path: str, after: str = "", limit: int = 0) -> tuple[list[str], bool]: ...
     def ephemerals(self, owner: int) -> list[str]: ...
     def count_below(
-        self, path: str, after: tuple[str, str] | None = ..., limit: int = ...
+        self, path: str, after: tuple[str, str] | None = None, limit: int = 0
     ) -> tuple[int, tuple[str, str] | None]: ...
     def close(self) -> None: ...
 
@@ -323,11 +325,12 @@ class View:
     def advance(self) -> bool:
         """Move to the newest snapshot of the tree, if it is not beyond what is applied here.
 
-        What it holds stays pinned until `unpin` has let go of it."""
+        What it holds stays pinned until `unpin` has let go of it. Another generation is no later
+        state of the same tree: that takes a `restart`."""
         if self.holds:
             return False
         reader = self._open_reader()
-        if reader.zxid > self.applied:
+        if reader.zxid > self.applied or reader.generation != self.reader.generation:
             reader.close()
             return False
         self.reader.close()
@@ -341,6 +344,7 @@ class View:
         part. True if there is more."""
         zxid = self.reader.zxid
         buckets, young = self._buckets, self._young
+        limit += limit * len(buckets) // 4
         while buckets and buckets[0][0] <= zxid:
             paths = buckets[0][1]
             while paths:

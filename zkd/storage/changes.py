@@ -9,17 +9,17 @@ effect, paths are split only when they are written.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from zkd.jute import txn as jute
 from zkd.jute.codec import Malformed
 from zkd.tree.effects import ACL, CHANGED, CLOSED, CREATED, DELETED, QUOTA, SESSION, STAT, Effect
 
-ENTRY_BYTES = 400
+ENTRY_BYTES: Final = 400
 """Memory of one entry beside its path and data: tuple, stat, dict slot, object headers."""
-NO_OWNER = bytes(8)
-ERROR_TYPE = b"\xff\xff\xff\xff"
-CLOSE_TYPE = b"\xff\xff\xff\xf5"
+NO_OWNER: Final = bytes(8)
+ERROR_TYPE: Final = b"\xff\xff\xff\xff"
+CLOSE_TYPE: Final = b"\xff\xff\xff\xf5"
 
 
 class Changes:

@@ -28,7 +28,8 @@ from zkd.storage.errors import DiskFull, LogBehind, LogCorrupt, LogFailed, LogFu
 from zkd.storage.files import Claims, Lock, Reserve
 from zkd.storage.generation import GenerationWriter, remove_tree
 from zkd.storage.logkeeper import LogKeeper
-from zkd.storage.reader import TreeReader, tree_path
+from zkd.storage.pending import Pending
+from zkd.storage.reader import tree_path
 from zkd.storage.recovery import (
     EffectsOf,
     Opened,
@@ -41,7 +42,6 @@ from zkd.storage.recovery import (
 from zkd.storage.settings import StorageSettings
 from zkd.storage.statistics import Timing, statistics
 from zkd.storage.treewriter import TreeWriter
-from zkd.tree.effects import Effect
 
 __all__ = [
     "Engine",
@@ -136,9 +136,6 @@ class Engine:
         self._claims = Claims()
         self._unfolded: deque[Sequence[Txn]] = deque()
         self._uncommitted: deque[Txn] = deque()
-        self._pending: Callable[[bytes], list[Effect]] | None = None
-        self._pending_reader: TreeReader | None = None
-        self._pending_to = 0
         opened = open_files(self.data_dir, self.log_dir, settings)
         self.log, self.tree, self.mark = opened.log, opened.tree, opened.mark
         self.created = opened.created
@@ -148,6 +145,7 @@ class Engine:
         self.durable = self.log.end
         self.committed = self.tree.zxid
         self.keeper = LogKeeper(self.log, settings)
+        self._pending = Pending(self.log, self.effects_of, self.tree, 0)
         try:
             self._recover(opened, progress)
         except BaseException:
@@ -156,12 +154,21 @@ class Engine:
 
     def _recover(self, opened: Opened, progress: Progress | None) -> None:
         renew_digest(opened.tree, self.settings)
+        self._configure(opened.tree)
         if self.settings.commit_on_append:
             self.replayed = replay(opened, self.effects_of, self.settings, progress)
             self.committed = self.durable
         elif not self.must_synchronise:
-            self._pending_to = self.durable
+            self._pending.upto = self.durable
         self._claim()
+
+    def _configure(self, tree: TreeWriter) -> None:
+        """A member shows its own configuration, whatever the tree comes from."""
+        settings = self.settings
+        if settings.configuration:
+            now_ms = int(time.time() * 1000)
+            text = settings.configuration.encode()
+            tree.set_configuration(text, settings.configuration_version, now_ms)
 
     def _claim(self) -> None:
         """Write the mark from what is durable now."""
@@ -206,10 +213,9 @@ class Engine:
         self.settings = self.tree.settings = self.keeper.settings = settings
 
     def open_incarnation(self) -> int:
-        """The next incarnation, committed durably; its number. What was appended is kept, what
-        was refused is forgotten. LogFull while the disk is full."""
+        """The next incarnation, committed durably; its number. What was appended is kept, also
+        what is not committed yet. LogFull while the disk is full."""
         self._alive()
-        self._uncommitted.clear()
         if not self.reserve.make() and self.full:
             raise LogFull(f"{self.log_dir}: no room for the reserve of {self.reserve.size} bytes")
         number: int = self._guarded(self.log.open_incarnation)
@@ -251,53 +257,29 @@ class Engine:
     def commit(self, zxid: int) -> None:
         """In an ensemble: everything up to `zxid`, which is durable here, is committed."""
         assert zxid <= self.durable, (hex(zxid), hex(self.durable))
-        if self.committed < self._pending_to:
-            self._commit_pending(min(zxid, self._pending_to))
         waiting = self._uncommitted
         ready = []
         while waiting and waiting[0][0] <= zxid:
             ready.append(waiting.popleft())
         if ready:
             self._unfolded.append(ready)
-            self.committed = ready[-1][0]
+        if zxid > self.committed:
+            self.committed = zxid
 
-    def _commit_pending(self, upto: int) -> None:
-        """Rows that were in the log at the start and are committed only now."""
-        if self._pending is None:
-            self._pending_reader = TreeReader(
-                self.tree.path,
-                cache_bytes=self.settings.tree_cache_bytes,
-                vfs=self.settings.vfs,
-            )
-            self._pending = self.effects_of(self._pending_reader)
-        ready: list[Txn] = []
-        for zxid, body in self.log.verify(self.committed):
-            if zxid > upto:
-                break
-            ready.append((zxid, 0, 0, 0, 0, body, self._pending(body), None))
-        if ready:
-            self._unfolded.append(ready)
-            self.committed = ready[-1][0]
-        if self.committed >= self._pending_to:
-            self._forget_pending()
-
-    def _forget_pending(self) -> None:
-        self._pending = None
-        if self._pending_reader is not None:
-            self._pending_reader.close()
-            self._pending_reader = None
-
-    def truncate(self, zxid: int) -> None:
-        """TRUNC: the log ends at `zxid` from now on, durably. Never below what is committed."""
-        assert zxid >= self.committed, (hex(zxid), hex(self.committed))
+    def truncate(self, zxid: int) -> bool:
+        """TRUNC: the log ends at `zxid` from now on, durably. False, and nothing is changed, if
+        that is below what is committed here or the log has no such row."""
+        if zxid < max(self.committed, self.tree.zxid) or not self.log.has(zxid):
+            return False
         self._guarded(lambda: self.log.truncate(zxid))
         failpoints.hit("log.truncated")
         while self._uncommitted and self._uncommitted[-1][0] > zxid:
             self._uncommitted.pop()
         self.durable = self.log.end
-        self._pending_to = min(self._pending_to, self.durable)
+        self._pending.upto = min(self._pending.upto, self.durable)
         self.keeper.recount()
         self._claim()
+        return True
 
     def set_epochs(self, accepted: int, current: int) -> None:
         """Both epochs, durably: a promise may be told when this has returned."""
@@ -311,26 +293,37 @@ class Engine:
             self.data_dir, self.generation + 1, self.log.meta.id, self.settings.tree
         )
 
-    def switch_generation(self, zxid: int, epochs: tuple[int, int] | None = None) -> None:
-        """The tree that `new_generation` finished at `zxid` is the tree from now on: the log
-        begins above `zxid`, what was logged, pending or unflushed is gone, (accepted, current)
-        epochs are set, all in one durable transaction. Readers open the new file."""
+    def switch_generation(
+        self,
+        zxid: int,
+        epochs: tuple[int, int] | None = None,
+        rows: Sequence[tuple[int, bytes]] = (),
+    ) -> None:
+        """The tree that `new_generation` finished at `zxid` is the tree from now on: the log is
+        `rows`, (zxid, body) above `zxid`, which are not committed yet; what was logged, pending or
+        unflushed is gone, (accepted, current) epochs are set, all in one durable transaction.
+        Readers open the new file."""
         number = self.generation + 1
         new = TreeWriter(tree_path(self.data_dir, number), self.settings)
-        if (new.id, new.generation, new.zxid) != (self.log.meta.id, number, zxid):
+        try:
+            if (new.id, new.generation, new.zxid) != (self.log.meta.id, number, zxid):
+                raise TreeDamaged("not the tree that was announced", str(new.path))
+            self._configure(new)
+            self._guarded(lambda: self.log.replace(number, zxid, epochs, rows))
+        except BaseException:
             new.close()
-            raise TreeDamaged("not the tree that was announced", str(new.path))
-        self._guarded(lambda: self.log.replace(number, zxid, epochs))
+            raise
         failpoints.hit("generation.switched")
         old, self.tree = self.tree, new
         new.turn = old.turn + 1
         old.close()
         remove_tree(old.path)
-        self._forget_pending()
         self._unfolded.clear()
         self._uncommitted.clear()
-        self.durable = self.committed = zxid
-        self._pending_to = self.keeper.rows = 0
+        self.durable, self.committed = self.log.end, zxid
+        self._pending.close()
+        self._pending = Pending(self.log, self.effects_of, new, self.durable)
+        self.keeper.recount()
         self.must_synchronise = ""
         self._claim()
         self.mark.sync()
@@ -391,6 +384,8 @@ class Engine:
 
     def _fold(self, deadline: float) -> bool:
         """Fold what is committed into the tree's changes."""
+        if self._pending.open and self._pending.fold(self.committed, deadline):
+            return True
         unfolded = self._unfolded
         while unfolded:
             txns = unfolded.popleft()
@@ -415,8 +410,7 @@ class Engine:
                 lock.release()
 
     def _flush_all(self) -> None:
-        while self._unfolded:
-            self.tree.accumulate(self._unfolded.popleft())
+        self._fold(float("inf"))
         try:
             self.tree.flush()
         except apsw.FullError:
@@ -424,7 +418,7 @@ class Engine:
         self._claim()
 
     def _close_files(self) -> None:
-        self._forget_pending()
+        self._pending.close()
         self.keeper.close()
         self.tree.close()
         self.log.close()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ LOG_NAME = "log.db"
 READ_SLICE = 256
 INSERT = "INSERT INTO txn VALUES(?, ?, ?)"
 SELECT = "SELECT zxid, body, crc FROM txn WHERE zxid > ? AND zxid <= ? ORDER BY zxid LIMIT ?"
+FIRST = "SELECT zxid FROM txn ORDER BY zxid LIMIT 1"
 LAST = "SELECT zxid, crc FROM txn ORDER BY zxid DESC LIMIT 1"
 CRC_UP_TO = "SELECT zxid, crc FROM txn WHERE zxid <= ? ORDER BY zxid DESC LIMIT 1"
 UNCHECKED = "SELECT zxid, body FROM txn WHERE zxid > ? ORDER BY zxid LIMIT ?"
@@ -123,22 +124,13 @@ class LogWriter:
 
     def append(self, rows: list[tuple[int, bytes]]) -> None:
         """Commit rows of (zxid, body), durably; `end` is the last of them. Nothing, or all."""
-        crc = self._crc
-        end = self.end
-        crc32 = zlib.crc32
-        values = []
-        for zxid, body in rows:
-            assert zxid == end + 1 or zxid >> 32 > end >> 32, (hex(end), hex(zxid))
-            crc = crc32(body, crc)
-            end = zxid
-            values.append((zxid, body, crc))
+        values = _chained(rows, self.end, self._crc)
         failpoints.hit("log.before-insert")
         if len(values) == 1 and not failpoints.armed():
             self._execute(INSERT, values[0])
         else:
             self._insert(values)
-        self._crc = crc
-        self.end = end
+        self.end, _, self._crc = values[-1]
 
     def _insert(self, values: list[tuple[int, bytes, int]]) -> None:
         self._execute("BEGIN IMMEDIATE")
@@ -187,6 +179,11 @@ class LogWriter:
         row: Any = self._execute(CRC_UP_TO, (zxid,)).fetchone()
         return int(row[1]) if row else self.meta.chain_base
 
+    def has(self, zxid: int) -> bool:
+        """Whether the log may end at `zxid`: it is one of its rows, or where it begins."""
+        found = self._execute("SELECT 1 FROM txn WHERE zxid = ?", (zxid,)).fetchone()
+        return found is not None or zxid == self.meta.purged_to
+
     def truncate(self, zxid: int) -> None:
         """Remove every row above `zxid`, which stays; one durable transaction."""
         self._update(
@@ -223,9 +220,16 @@ class LogWriter:
         self._update([(PUT_META, ("generation", generation))], "log.truncate")
         self.meta.generation = generation
 
-    def replace(self, generation: int, zxid: int, epochs: tuple[int, int] | None) -> None:
-        """Name another tree that holds everything up to `zxid`: no row stays, the log goes on
-        above it, in one durable transaction that sets (accepted, current) epochs too."""
+    def replace(
+        self,
+        generation: int,
+        zxid: int,
+        epochs: tuple[int, int] | None,
+        rows: Sequence[tuple[int, bytes]] = (),
+    ) -> None:
+        """Name another tree that holds everything up to `zxid`: no row stays, the log begins above
+        it with `rows`, in one durable transaction that sets (accepted, current) epochs too."""
+        inserts = _chained(rows, zxid, 0)
         values: dict[str, int] = {
             "generation": generation,
             "purged_to": zxid,
@@ -235,10 +239,11 @@ class LogWriter:
         if epochs is not None:
             values["accepted_epoch"], values["current_epoch"] = epochs
         puts: list[tuple[str, tuple[Any, ...]]] = [(PUT_META, i) for i in values.items()]
-        self._update([("DELETE FROM txn", ()), *puts], "log.truncate")
+        put_rows = [(INSERT, row) for row in inserts]
+        self._update([("DELETE FROM txn", ()), *puts, *put_rows], "log.truncate")
         for key, value in values.items():
             setattr(self.meta, key, value)
-        self.end, self._crc = zxid, 0
+        self.end, _, self._crc = inserts[-1] if inserts else (zxid, b"", 0)
 
     def purge(self, upto: int, limit: int) -> int:
         """Remove at most `limit` of the oldest rows, none above `upto`; how many went.
@@ -269,7 +274,7 @@ class LogWriter:
 
     def first(self) -> int | None:
         """The oldest zxid that is there."""
-        row: Any = self._execute("SELECT zxid FROM txn ORDER BY zxid LIMIT 1").fetchone()
+        row: Any = self._execute(FIRST).fetchone()
         return None if row is None else int(row[0])
 
     def count(self, after: int) -> int:
@@ -301,6 +306,18 @@ class LogWriter:
     def close(self) -> None:
         """Close the file."""
         self.db.close()
+
+
+def _chained(rows: Sequence[tuple[int, bytes]], end: int, crc: int) -> list[tuple[int, bytes, int]]:
+    """Rows with their checksums, behind a log that ends at `end` with the checksum `crc`."""
+    crc32 = zlib.crc32
+    values = []
+    for zxid, body in rows:
+        assert zxid == end + 1 or zxid >> 32 > end >> 32, (hex(end), hex(zxid))
+        crc = crc32(body, crc)
+        end = zxid
+        values.append((zxid, body, crc))
+    return values
 
 
 def _checked(
@@ -348,6 +365,16 @@ class LogReader:
             row: Any = self.db.execute(LAST).fetchone()
             end: int = row[0] if row else self.meta().purged_to
         return end
+
+    def first(self) -> int | None:
+        """The oldest zxid that is there."""
+        row: Any = self.db.execute(FIRST).fetchone()
+        return None if row is None else int(row[0])
+
+    def floor(self, zxid: int) -> int | None:
+        """The highest zxid that is there and not above this one."""
+        row: Any = self.db.execute(CRC_UP_TO, (zxid,)).fetchone()
+        return None if row is None else int(row[0])
 
     def read(self, after: int, upto: int = MAX_ZXID) -> Iterator[tuple[int, bytes]]:
         """(zxid, body) of every row in (after, upto], checked against the chain. LogCorrupt if

@@ -7,8 +7,8 @@ inserted, and only if a path was there before (and was deleted in between) is it
 
 from __future__ import annotations
 
-from typing import Any
-from zlib import adler32
+import zlib
+from typing import Any, Final
 
 import apsw
 
@@ -17,20 +17,21 @@ from zkd.storage.schema import PUT_NODE
 from zkd.storage.sums import stat_sum, sum_of
 from zkd.tree.effects import ACL, CREATED, DELETED, STAT, Effect
 
-OLD = (
+adler32: Final = zlib.adler32
+OLD: Final = (
     "WITH k(p, n) AS (VALUES {}) SELECT iif(stat IS NULL, -1, ifnull(length(data), 0))"
     " FROM k LEFT JOIN node ON parent = p AND name = n"
 )
 """Bytes of data of each of these nodes, in their order; -1: there is no such node."""
-PUT = PUT_NODE.replace("INSERT", "INSERT OR REPLACE")
-DELETE = "DELETE FROM node WHERE parent = ? AND name = ?"
-SET_DATA = (
+PUT: Final = PUT_NODE.replace("INSERT", "INSERT OR REPLACE")
+DELETE: Final = "DELETE FROM node WHERE parent = ? AND name = ?"
+SET_DATA: Final = (
     "UPDATE node SET data = ?, data_sum = ?, stat = ?, stat_sum = ? WHERE parent = ? AND name = ?"
 )
-SET_ACL = (
+SET_ACL: Final = (
     "UPDATE node SET stat = ?, stat_sum = ?, acl = ?, acl_sum = ? WHERE parent = ? AND name = ?"
 )
-SET_STAT = "UPDATE node SET stat = ?, stat_sum = ? WHERE parent = ? AND name = ?"
+SET_STAT: Final = "UPDATE node SET stat = ?, stat_sum = ? WHERE parent = ? AND name = ?"
 
 Values = list[tuple[Any, ...]]
 

@@ -29,6 +29,7 @@ LIMITS_NAME = "zookeeper_limits"
 COLUMNS = "data, stat, acl, data_sum, stat_sum, acl_sum"
 NODE = f"SELECT {COLUMNS} FROM node WHERE parent = ? AND name = ?"
 CHILDREN = "SELECT name FROM node WHERE parent = ? AND name > ? ORDER BY name LIMIT ?"
+LAST_CHILD = "SELECT name FROM node WHERE parent = ? ORDER BY name DESC LIMIT 1"
 SKIP = (
     "SELECT parent, name FROM node WHERE (parent, name) > (?, ?) AND parent < ?"
     " ORDER BY parent, name LIMIT 1 OFFSET ?"
@@ -143,6 +144,14 @@ class TreeReader:
         if more:
             names.pop()
         return names, more
+
+    def last_child(self, path: str) -> str:
+        """The name of the last child in the order of UTF-8 bytes; "" if there is none."""
+        try:
+            row: Any = self._execute(LAST_CHILD, ("" if path == "/" else path,)).fetchone()
+        except (apsw.CorruptError, UnicodeDecodeError) as e:
+            raise self._damaged(f"the children of {path}", e) from e
+        return "" if row is None else str(row[0])
 
     def count_below(
         self, path: str, after: tuple[str, str] | None = None, limit: int = 10_000
@@ -273,12 +282,18 @@ def open_tree(
     log = LogReader(log_dir / LOG_NAME, vfs=vfs)
     try:
         meta = log.meta()
+        while True:
+            try:
+                return TreeReader(
+                    tree_path(data_dir, meta.generation),
+                    cache_bytes=cache_bytes,
+                    vfs=vfs,
+                    tree_id=meta.id,
+                    told=told,
+                )
+            except apsw.CantOpenError:
+                named, meta = meta.generation, log.meta()
+                if meta.generation == named:
+                    raise
     finally:
         log.close()
-    return TreeReader(
-        tree_path(data_dir, meta.generation),
-        cache_bytes=cache_bytes,
-        vfs=vfs,
-        tree_id=meta.id,
-        told=told,
-    )

@@ -28,6 +28,10 @@ class StorageSettings:
     machine's power (forceSync=no)."""
     accept_log_end: bool = False
     """The operator's word that the log may end where it does: `zkd check --accept-log-end`."""
+    configuration: str = ""
+    """The text of the ensemble's configuration, for /zookeeper/config; "" leaves that alone,"""
+    configuration_version: int = 0
+    """and its version."""
     tree: TreeSettings = field(default_factory=TreeSettings)
     """Which owners are sessions, which are TTLs."""
     flush_interval_s: float = 1.0

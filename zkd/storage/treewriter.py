@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import apsw
@@ -31,16 +32,20 @@ from zkd.storage.changes import Changes
 from zkd.storage.counters import TopCounters
 from zkd.storage.noderows import NodeRows
 from zkd.storage.schema import (
+    PUT_NODE,
     PUT_SESSION,
     TreeMeta,
+    node_row,
     put_tree_meta,
     read_meta,
     session_row,
     signed,
+    split,
 )
 from zkd.storage.settings import StorageSettings
 from zkd.tree import ephemeral
 from zkd.tree.effects import Effect
+from zkd.tree.paths import CONFIG as CONFIG_PATH
 
 CHUNK = 24
 """Nodes written between two looks at the clock."""
@@ -58,6 +63,9 @@ DELETE_OWNER = "DELETE FROM ephemeral WHERE owner = ? AND path = ?"
 PUT_SPECIAL = "INSERT OR REPLACE INTO special(owner, path) VALUES(?, ?)"
 DELETE_SPECIAL = "DELETE FROM special WHERE owner = ? AND path = ?"
 REPLACE_SESSION = PUT_SESSION.replace("INSERT", "INSERT OR REPLACE")
+REPLACE_NODE = PUT_NODE.replace("INSERT", "INSERT OR REPLACE")
+CONFIG_ROW = "SELECT data, stat, acl FROM node WHERE parent = ? AND name = ?"
+CONFIG_STAT = Struct(">8sq8sqi16si12s")
 DELETE_SESSION = "DELETE FROM session WHERE id = ?"
 
 
@@ -132,6 +140,24 @@ class TreeWriter:
         with self.db:
             put_tree_meta(self.db, {"digest": signed(digest)})
         self.digest = digest
+
+    def set_configuration(self, text: bytes, version: int, time_ms: int) -> None:
+        """Write the data of /zookeeper/config, unless it is there (nothing has been taken in yet).
+
+        Each server of an ensemble sets it for itself, outside all transactions; no digest covers
+        it. The stat is Apache ZooKeeper's: version -1, mzxid the configuration's version."""
+        row: Any = self.db.execute(CONFIG_ROW, split(CONFIG_PATH)).fetchone()
+        if row is None or row[0] == text:
+            return
+        old, raw, acl = row
+        head, tail = (raw, version, raw[16:24], time_ms), (-1, raw[36:52], len(text), raw[56:])
+        raw = CONFIG_STAT.pack(*head, *tail)
+        size = self.data_bytes + len(text) - len(old or b"")
+        with self.db:
+            self.db.execute(REPLACE_NODE, node_row(CONFIG_PATH, text, raw, acl))
+            put_tree_meta(self.db, {"data_bytes": size})
+        self.data_bytes = size
+        self._counts = (self.node_count, size, self.digest)
 
     @property
     def pinned_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""A throwaway server for other people's tests.
+"""Throwaway servers, one or an ensemble of them, for other people's tests.
 
     import zkd.testing
 
@@ -6,9 +6,12 @@
         client = zookeeper.client()
         client.create("/a")
 
-With pytest nothing is to be imported: the fixture `zookeeper` is there as soon as zkd is installed
-(see `zkd.testing.plugin`). This module is loaded in every such pytest run, so it imports nothing
-until a server is asked for.
+    with zkd.testing.ensemble(3, observers=1) as zookeeper:
+        zookeeper.leader().stop()
+
+With pytest nothing is to be imported: the fixtures `zookeeper` and `zookeeper_ensemble` are there
+as soon as zkd is installed (see `zkd.testing.plugin`). This module is loaded in every such pytest
+run, so it imports nothing until a server is asked for.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zkd.testing.members import Ensemble
     from zkd.testing.throwaway import Server
 
-__all__ = ["server"]
+__all__ = ["ensemble", "server"]
 
 
 def server(
@@ -38,3 +42,16 @@ def server(
     from zkd.testing.throwaway import Server
 
     return Server({**(settings or {}), **more})
+
+
+def ensemble(
+    voters: int, /, observers: int = 0, settings: Mapping[str, object] | None = None, **more: object
+) -> AbstractContextManager[Ensemble]:
+    """An ensemble of servers on free loopback ports, each with a temporary data folder.
+
+    The voters have the ids 1 to `voters`, the observers those after them. All have these settings,
+    given as to `server`, which also says what else holds. All serve when the context is entered.
+    """
+    from zkd.testing.members import Ensemble
+
+    return Ensemble(voters, observers, {**(settings or {}), **more})

@@ -17,10 +17,13 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from zkd.testing.ports import HOST, is_free
 
 READY_WITHIN_S = 30.0
 STOPPED_WITHIN_S = 15.0
@@ -49,7 +52,7 @@ class Server:
     `data_dir`: its data. `log`: what its processes have printed.
     """
 
-    host = "127.0.0.1"
+    host = HOST
 
     def __init__(self, settings: Mapping[str, object] | None = None) -> None:
         """`settings` as in zoo.cfg; they go before the defaults of a throwaway server."""
@@ -92,8 +95,13 @@ class Server:
 
     def start(self) -> None:
         """Start it on its port and data, and wait until it serves. Raises ServerFailed."""
-        if self.running:
-            return
+        if not self.running:
+            with self.beginning():
+                pass
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Start it; at the end of the context wait until it serves. Raises ServerFailed."""
         root = str(Path(__file__).resolve().parents[2])
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log.open("ab") as log:
             name = f"zkd-testing-{uuid.uuid4()}"
@@ -106,6 +114,7 @@ class Server:
                 env={**os.environ, "NOTIFY_SOCKET": f"@{name}"},
                 start_new_session=True,  # Ctrl-C is for the tests; they stop the server themselves
             )
+            yield
             if not _is_told(ready, self._process.pid, READY_WITHIN_S):
                 raise ServerFailed(f"no server on port {self.port}\n{self._log_end()}")
 
@@ -149,7 +158,7 @@ class Server:
             try:
                 self.start()
             except ServerFailed:
-                if self._fixed_port or attempt == PORT_ATTEMPTS or _is_free(self.port):
+                if self._fixed_port or attempt == PORT_ATTEMPTS or is_free(self.port):
                     raise
                 self.port = _free_port()
             else:
@@ -250,18 +259,9 @@ def _text(value: object) -> str:
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind((Server.host, 0))
+        probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((Server.host, port))
-        except OSError:
-            return False
-    return True
 
 
 def _stat_fields(pid: str) -> list[str]:

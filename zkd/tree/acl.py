@@ -142,7 +142,7 @@ def fix_up_entries(
     return compact(encode(fixed))
 
 
-_HASH = re.compile(":[^\n\r\u0085\u2028\u2029]*").sub
+_HASH: Final = re.compile(":[^\n\r\u0085\u2028\u2029]*").sub
 
 
 def redact(acl: bytes | None) -> bytes:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from zkd.tree.state import TreeState
 
 _WORLD_SIZE: Final = len(acls.WORLD_ALL)
-_cversion = Struct(">36xi28x").unpack
+_cversion: Final = Struct(">36xi28x").unpack
 
 Result = tuple[Any, ...]
 """(type, path, stat) of one operation of a multi, or (-1, err)."""
@@ -182,7 +182,7 @@ def _create_node(
     return Op.CREATE2, path, stat
 
 
-_aversion = Struct(">40xi24x").unpack
+_aversion: Final = Struct(">40xi24x").unpack
 
 
 def _delete(state: TreeState, reader: Reader, txn: _Txn, effects: list[Effect]) -> Result:

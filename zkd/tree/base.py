@@ -28,6 +28,9 @@ class Base(Protocol):
         """Data, raw stat, acl of a node; None if there is none. ClientRefusal if what is stored
         there is damaged: the base has told that, and whoever asks goes on without the node."""
 
+    def last_child(self, path: str) -> str:
+        """The name of the last child in the order of code points; "" if there is none."""
+
     def ephemerals(self, owner: int) -> list[str]:
         """The ephemerals of a session."""
 

@@ -7,16 +7,17 @@ Source: `DigestCalculator.java`, `AdHash.java`; spec txn-and-storage-formats sec
 
 from __future__ import annotations
 
+import zlib
 from struct import Struct
 from typing import Final
-from zlib import crc32
 
 from zkd.tree.paths import SYSTEM_PREFIX
 
 DIGEST_VERSION: Final = 2
 MASK: Final = 0xFFFFFFFFFFFFFFFF
 
-digest_order = Struct(">16s8s36s").pack
+crc32: Final = zlib.crc32
+digest_order: Final = Struct(">16s8s36s").pack
 """A raw stat's bytes as the digest wants them, from (stat, stat[60:], stat[16:52]): czxid mzxid
 pzxid ctime mtime version cversion aversion ephemeralOwner."""
 

@@ -28,7 +28,7 @@ PREPARED: Final = frozenset(
 )
 """What a multi may hold."""
 
-_error = Struct(">iii").pack
+_error: Final = Struct(">iii").pack
 _TTL_FLAGS: Final = (5, 6)
 
 

@@ -28,13 +28,14 @@ from zkd.tree.stat import owner
 NODE_COST: Final = 420
 """Bytes of memory that one node takes here, without its path: measured on CPython 3.11."""
 
-_BUCKET_TXNS: Final = 256
-_BUCKET_PATHS: Final = 1024
+_BUCKET_TXNS: Final = 32
+_BUCKET_PATHS: Final = 128
 """A bucket with so many paths, because of multis, ends before it has _BUCKET_TXNS."""
-_RELEASED_A_TURN: Final = 1024
-_RELEASED_AT_ONCE: Final = 256
+_RELEASED_A_TURN: Final = 128
+"""Four paths a transaction, in portions that a client does not feel (docs/performance.md)."""
+_RELEASED_AT_ONCE: Final = 32
 
-_owner_unpack = Struct(">44xq16x").unpack
+_owner_unpack: Final = Struct(">44xq16x").unpack
 
 
 class _Missing:
@@ -50,10 +51,11 @@ class PNode:
     `born` is the transaction that created it, if that went through this state, else 0.
     `pcrc` is the CRC32 of path and data, None where no digest is kept (below /zookeeper/, or
     digests disabled); `digest` is then 0. `zxid` is the last transaction that changed the node,
-    as far as that is known here.
+    as far as that is known here. `top`: no child's name is above it (order of code points); None
+    while that is not known.
     """
 
-    __slots__ = ("acl", "born", "digest", "pcrc", "stat", "zxid")
+    __slots__ = ("acl", "born", "digest", "pcrc", "stat", "top", "zxid")
 
     def __init__(self, stat: bytes, acl: bytes | None, pcrc: int | None, digest: int) -> None:
         self.stat = stat
@@ -61,6 +63,7 @@ class PNode:
         self.pcrc = pcrc
         self.digest = digest
         self.zxid = self.born = 0
+        self.top: str | None = None
 
 
 ABSENT: Final = PNode(b"", None, None, 0)
@@ -112,9 +115,13 @@ class NodeStore:
                 node = self._fetch(path)
         return node if node.stat else None
 
-    def exists_below(self, parent: PNode, path: str) -> bool:
-        """Is there a node at `path`, a child of `parent`? Spares a look at base where it can."""
+    def exists_below(self, parent: PNode, parent_path: str, path: str) -> bool:
+        """Is there a node at `path`, a child of `parent`? Spares a look at base where it can.
+
+        That it is absent is not remembered: it is about to be created."""
         if parent.stat[56:60] == b"\0\0\0\0":
+            return False
+        if self._beyond(parent, parent_path, path):
             return False
         node = self.own.get(path)
         if node is None:
@@ -122,8 +129,21 @@ class NodeStore:
                 return False  # base does not know the parent
             node = self._young.get(path)
             if node is None:
-                node = self._fetch(path)
+                node = self._old.get(path)
+                if node is None:
+                    node = self._load(path)
+                if node.stat:
+                    self._keep(path, node)
         return bool(node.stat)
+
+    def _beyond(self, parent: PNode, parent_path: str, path: str) -> bool:
+        """Is the name in `path` above all that were ever seen in this directory? So are those of
+        sequential nodes, and of whatever else is numbered or dated."""
+        if parent.top is None:
+            if parent.zxid > self.floor:  # it may have children that base does not know yet
+                return False
+            parent.top = self.base.last_child(parent_path)
+        return path[path.rfind("/") + 1 :] > parent.top
 
     def _fetch(self, path: str) -> PNode:
         node = self._old.get(path)
@@ -287,11 +307,13 @@ class NodeStore:
 
     def rollback(self) -> None:
         """Undo the changes since `begin`."""
-        journal = self._journal or []
+        journal: list[tuple[Any, ...]] = self._journal or []
+        journal.reverse()
         self._journal = None
         self.digest, self.node_count, self.data_bytes, self.pinned_bytes, *counts = self._saved
         self.ephemerals_created, self.ephemerals_deleted = counts
-        for mapping, key, value, node, stat, acl, pcrc, digest, zxid in reversed(journal):
+        for entry in journal:
+            mapping, key, value, node, stat, acl, pcrc, digest, zxid = entry
             if value is _MISSING:
                 mapping.pop(key, None)
             else:

@@ -26,15 +26,15 @@ from zkd.tree.state import TreeState
 
 _REMEMBERED: Final = 1000
 
-_int = INT.unpack_from
-_int_pack = INT.pack
-_long = Struct(">q").unpack_from
-_create_tail = Struct(">?i").pack  # ephemeral, parentCVersion
-_ttl_tail = Struct(">iq").pack  # parentCVersion, ttl
-_parent_fields = Struct(">36xi4xq16x").unpack  # cversion, ephemeralOwner
-_version = Struct(">32xi32x").unpack
-_aversion = Struct(">40xi24x").unpack
-_owner = Struct(">44xq16x").unpack
+_int: Final = INT.unpack_from
+_int_pack: Final = INT.pack
+_long: Final = Struct(">q").unpack_from
+_create_tail: Final = Struct(">?i").pack  # ephemeral, parentCVersion
+_ttl_tail: Final = Struct(">iq").pack  # parentCVersion, ttl
+_parent_fields: Final = Struct(">36xi4xq16x").unpack  # cversion, ephemeralOwner
+_version: Final = Struct(">32xi32x").unpack
+_aversion: Final = Struct(">40xi24x").unpack
+_owner: Final = Struct(">44xq16x").unpack
 
 _WORLD: Final = acls.WORLD_ALL
 _WORLD_SIZE: Final = len(_WORLD)
@@ -140,7 +140,7 @@ class Operations:
             path += f"{cversion:010d}"
         if not is_valid(path):
             raise ClientRefusal(Err.BAD_ARGUMENTS)
-        if path == ROOT or state.exists_below(parent, path):
+        if path == ROOT or state.exists_below(parent, parent_path, path):
             raise ClientRefusal(Err.NODE_EXISTS)
         if parent_owner and kind(parent_owner, self.settings) == NORMAL:
             raise ClientRefusal(Err.NO_CHILDREN_FOR_EPHEMERALS)

@@ -22,10 +22,10 @@ SPECIAL: Final = frozenset({ROOT, SYSTEM, QUOTA, CONFIG})
 """Paths that cannot be deleted."""
 
 # Java looks at UTF-16 units: characters above U+FFFF are pairs out of D800..DFFF.
-_COMPONENT = (
+_COMPONENT: Final = (
     r"/(?!\.{1,2}(?:/|\Z))[^/\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff\U00010000-\U0010ffff]+"
 )
-_VALID = re.compile(rf"(?:{_COMPONENT})+\Z").match
+_VALID: Final = re.compile(rf"(?:{_COMPONENT})+\Z").match
 
 
 def is_valid(path: str) -> bool:

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct
 from struct import error as struct_error
+from typing import Final
 
 from zkd.jute.codec import INT, Malformed, string
 from zkd.jute.protocol import Err, Op
@@ -43,10 +44,10 @@ __all__ = ["Prepared", "Preparer", "QuotaExceeded", "Refusal"]
 Prepared = tuple[int, bytes, list[Effect], list[Result] | None]
 """err, transaction, effects, results of a multi."""
 
-_header = HEADER.pack
-_digest = DIGEST.pack
-_int_pack = INT.pack
-_part_header = Struct(">ii").pack
+_header: Final = HEADER.pack
+_digest: Final = DIGEST.pack
+_int_pack: Final = INT.pack
+_part_header: Final = Struct(">ii").pack
 
 SubPreparer = Callable[[int, bytes, Ask, list[Effect]], Record]
 

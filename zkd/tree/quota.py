@@ -20,8 +20,8 @@ LIMITS_NODE: Final = "zookeeper_limits"
 STATS_NODE: Final = "zookeeper_stats"
 
 _PREFIX: Final = QUOTA + "/"
-_PAIRS = re.compile("[,;]+").split
-_NUMBER = re.compile(r"[+-]?[0-9]{1,19}").fullmatch
+_PAIRS: Final = re.compile("[,;]+").split
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,19}").fullmatch
 
 
 def limits_path(prefix: str) -> str:

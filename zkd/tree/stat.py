@@ -20,8 +20,8 @@ STAT: Final = Struct(">qqqqiiiqiiq")
 STAT_BYTES: Final = 68
 ZERO_STAT: Final = bytes(STAT_BYTES)
 
-_OWNER = Struct(">q")
-_INT = Struct(">i")
+_OWNER: Final = Struct(">q")
+_INT: Final = Struct(">i")
 
 
 def owner(stat: bytes) -> int:

@@ -10,8 +10,9 @@ serial number, so that it goes on after 2147483647 (there it stops, and names ar
 
 from __future__ import annotations
 
+import zlib
 from struct import Struct
-from zlib import crc32
+from typing import Final
 
 from zkd.tree import apply as replay
 from zkd.tree import effects as fx
@@ -28,17 +29,22 @@ from zkd.tree.stat import STAT, data_length
 
 __all__ = ["ABSENT", "NODE_COST", "PNode", "TreeState"]
 
-_order = digest_order
-_stat_pack = STAT.pack
-_parent_unpack = Struct(">36xi16xi8x").unpack  # cversion, numChildren
-_parent_pack = Struct(">36si16siq").pack  # up to cversion, cversion, up to numChildren, it, pzxid
-_children_pack = Struct(">56si8s").pack
-_data_pack = Struct(">8sq8sqi16si12s").pack  # czxid mzxid ctime mtime version .. dataLength ..
-_length_pack = Struct(">52si12s").pack
-_aversion_pack = Struct(">40si24s").pack
-_pzxid_unpack = Struct(">60xq").unpack
-_pzxid_pack = Struct(">60sq").pack
-_owner_unpack = Struct(">44xq16x").unpack
+crc32: Final = zlib.crc32
+_order: Final = digest_order
+_stat_pack: Final = STAT.pack
+_parent_unpack: Final = Struct(">36xi16xi8x").unpack  # cversion, numChildren
+_parent_pack: Final = Struct(
+    ">36si16siq"
+).pack  # .. cversion .. numChildren pzxid
+_children_pack: Final = Struct(">56si8s").pack
+_data_pack: Final = Struct(
+    ">8sq8sqi16si12s"
+).pack  # czxid mzxid .. mtime version .. length ..
+_length_pack: Final = Struct(">52si12s").pack
+_aversion_pack: Final = Struct(">40si24s").pack
+_pzxid_unpack: Final = Struct(">60xq").unpack
+_pzxid_pack: Final = Struct(">60sq").pack
+_owner_unpack: Final = Struct(">44xq16x").unpack
 
 
 class TreeState(NodeStore):
@@ -106,9 +112,15 @@ class TreeState(NodeStore):
             if parent.pcrc is not None:
                 self._redigest(parent)
         node.zxid = node.born = zxid
-        if path not in own:
-            self.pinned_bytes += NODE_COST + len(path)
+        node.top = ""
+        if parent.top is not None:
+            name = path[path.rfind("/") + 1 :]
+            if name > parent.top:
+                parent.top = name
+        count_before = len(own)
         own[path] = node
+        if len(own) > count_before:
+            self.pinned_bytes += NODE_COST + len(path)
         if parent.zxid <= self.floor:
             self._pin(parent_path, parent)
         parent.zxid = zxid

@@ -87,6 +87,8 @@ class CatchUp(ABC):
         self.over: str | None = None
         self.halt: str | None = None
         self.conn: int | None = None
+        self.head: int | None = None
+        """How it is brought up to date: Kind.DIFF, TRUNC or SNAP, once the leader has said."""
         self.epoch = 0
         self.told = 0
         """COMMIT has come up to here; before UPTODATE it is not more than a promise."""
@@ -150,6 +152,7 @@ class CatchUp(ABC):
     def _head(self, packet: Packet) -> None:
         kind, zxid, _, _ = packet
         state, positions = self.state, self.state.positions
+        self.head = kind
         if kind == Kind.SNAP:
             assert self.conn is not None
             self._enter(Phase.RECEIVING)

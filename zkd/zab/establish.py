@@ -250,7 +250,7 @@ class Establishing(ABC):
                 self._expect(link, LinkPhase.SYNC, self.state.settings.init_ms)
 
     def _go_on_from(self, link: LearnerLink, after: int) -> None:
-        """History above `after`, what is under way, and NEWLEADER."""
+        """History above `after`, NEWLEADER, and what is under way."""
         state, conn = self.state, link.conn
         end = self._readable
         if after < end:
@@ -271,12 +271,15 @@ class Establishing(ABC):
         if pairs:
             link.acked = link.sent = pairs[-1][1]
             state.out.append(SendPackets(conn, pairs))
-        if rest and not link.observer:
-            state.out.append(SendProposals((conn,), rest))
-            link.sent_upto(rest[-1][0], state.now_ms)
         config = state.last_seen.text().encode()
         packet = (Kind.NEW_LEADER, self.epoch << 32, config, None)
         state.out.append(SendPackets(conn, (packet,)))
+        # Behind NEWLEADER, though Apache's leader sends them before it: a learner of 3.8.0 fails
+        # over a COMMIT before UPTODATE of a proposal before NEWLEADER (ZOOKEEPER-4394). They are
+        # of this epoch, so no part of the history that the ACK of NEWLEADER stands for.
+        if rest and not link.observer:
+            state.out.append(SendProposals((conn,), rest))
+            link.sent_upto(rest[-1][0], state.now_ms)
         self._expect(link, LinkPhase.SYNC, state.settings.init_ms)
 
     def _new_leader_acknowledged(self, link: LearnerLink, zxid: int) -> None:

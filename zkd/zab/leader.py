@@ -121,18 +121,29 @@ class Leader(Establishing):
         first = self.committed + 1
         if point < first:
             return
-        self.committed = point
+        # A learner's client may have asked for more behind its sync, and counts on the order.
+        syncs = {zxid for zxid, conn, _ in self._syncs if conn is not None and zxid < point}
+        for upto in (*sorted(syncs), point):
+            if upto >= first:
+                self._commit(first, upto)
+                first = upto + 1
+        self.state.commit(point)
+        self._delivered()
+
+    def _commit(self, first: int, upto: int) -> None:
+        """These zxids are committed: tell the learners."""
+        self.committed = upto
         out = self.state.out
         followers = self._forwarding(observers=False)
         if followers:
-            out.append(SendCommits([link.conn for link in followers], first, point))
+            out.append(SendCommits([link.conn for link in followers], first, upto))
         observers = self._forwarding(observers=True)
         if observers:
             bodies = self._bodies
-            txns = [(zxid, bodies[zxid]) for zxid in range(first, point + 1)]
+            txns = [(zxid, bodies[zxid]) for zxid in range(first, upto + 1)]
             out.append(SendInforms([link.conn for link in observers], txns))
-        self.state.commit(point)
-        self._delivered()
+        if self._syncs:
+            self._answer_syncs()
 
     def _delivered(self) -> None:
         """Forget the bodies that the log can be asked for, and answer syncs."""
@@ -154,6 +165,11 @@ class Leader(Establishing):
             self._syncs.append((self.proposed, conn, tag))
             self._answer_syncs()
 
+    @property
+    def pending_syncs(self) -> int:
+        """Syncs that wait for their commit."""
+        return len(self._syncs)
+
     def _answer_syncs(self) -> None:
         floor = self.epoch << 32
         here = max(self.state.positions.delivered, floor)
@@ -162,7 +178,7 @@ class Leader(Establishing):
             if zxid > (here if conn is None else self.committed):
                 waiting.append((zxid, conn, tag))
             elif conn is None:
-                self.state.out.append(Synced(tag))
+                self.state.out.append(Synced(tag, zxid))
             elif conn in self.links:
                 self.state.out.append(SendPackets(conn, ((Kind.SYNC, 0, None, None),)))
         self._syncs = waiting

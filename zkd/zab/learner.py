@@ -119,9 +119,9 @@ class Learner(CatchUp):
     def _answer_syncs(self) -> None:
         delivered = self.state.positions.delivered
         while self._answered and self._answered[0][0] <= delivered:
-            _, (conn, tag) = self._answered.popleft()
+            told, (conn, tag) = self._answered.popleft()
             if conn is None:
-                self.state.out.append(Synced(tag))
+                self.state.out.append(Synced(tag, told))
             elif self.master is not None:
                 self.master.synced(conn)
 

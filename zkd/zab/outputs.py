@@ -221,9 +221,11 @@ class Touched:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """All that was committed when `Sync` was asked is in `Committed`."""
+    """All that was committed when `Sync` was asked is in `Committed`: it ended at `zxid`. What its
+    client has asked later is above that, though it may be committed at the same moment."""
 
     tag: int
+    zxid: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,11 +132,14 @@ class SessionTracker:
         if not found.filed or found.expiry < found.filed:
             self._file(found)
 
-    def touch(self, session: int, now_ms: int) -> bool:
-        """Its client was heard of. False if the session is unknown or closing."""
+    def touch(self, session: int, now_ms: int, timeout_ms: int | None = None) -> bool:
+        """Its client was heard of, and has this timeout now (None: as before). False if the session
+        is unknown or closing."""
         found = self._sessions.get(session)
         if found is None or found.closing:
             return False
+        if timeout_ms is not None:
+            found.timeout_ms = timeout_ms
         tick = self.tick_ms
         expiry = ((now_ms - self.given_back_ms + found.timeout_ms) // tick + 1) * tick
         if expiry > found.expiry:

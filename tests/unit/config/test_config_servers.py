@@ -46,9 +46,7 @@ A = PeerAddress("a", 2888, 3888)
         ),
         (
             "a:2888:3888:observer|b:2889:3889:observer;2181",
-            ServerLine(
-                1, (A, PeerAddress("b", 2889, 3889)), "observer", Endpoint("0.0.0.0", 2181)
-            ),
+            ServerLine(1, (A, PeerAddress("b", 2889, 3889)), "observer", Endpoint("0.0.0.0", 2181)),
         ),
     ],
 )

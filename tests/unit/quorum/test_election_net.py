@@ -533,4 +533,3 @@ def test_a_dead_peer_is_looked_for_on_idle_connections() -> None:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 3
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 9000
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-

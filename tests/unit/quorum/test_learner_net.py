@@ -298,9 +298,7 @@ def test_a_learner_waits_for_the_leader_to_listen(on_loop: OnLoop) -> None:
         port, dead = free_port(), free_port()
         both = [(LOCAL, dead), (LOCAL, port)]
         with pytest.raises(OSError, match="Connect call failed"):
-            await connect(
-                loop, both, LinkSettings(), Events(), within_s=5, tries=2, pause_s=0.01
-            )
+            await connect(loop, both, LinkSettings(), Events(), within_s=5, tries=2, pause_s=0.01)
         events, mine = Events(), Events()
         listener = LearnerListener(loop, LinkSettings(), events)
         connecting = loop.create_task(
@@ -331,9 +329,7 @@ def test_connecting_takes_no_longer_than_allowed(on_loop: OnLoop) -> None:
                     filler.connect(full.getsockname())
             began = loop.time()
             with pytest.raises(TimeoutError):
-                await connect(
-                    loop, [full.getsockname()], LinkSettings(), Events(), within_s=0.3
-                )
+                await connect(loop, [full.getsockname()], LinkSettings(), Events(), within_s=0.3)
             assert 0.2 < loop.time() - began < 1
             for filler in fillers:
                 filler.close()

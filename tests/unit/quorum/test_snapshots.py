@@ -93,7 +93,10 @@ def on_loop(request: pytest.FixtureRequest) -> OnLoop:
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_a_tree_arrives_whole_and_packets_go_on(
-    on_loop: OnLoop, tmp_path: Path, secure: bool, tls: net.Security  # noqa: F811
+    on_loop: OnLoop,
+    tmp_path: Path,
+    secure: bool,
+    tls: net.Security,  # noqa: F811
 ) -> None:
     leader = filled(tmp_path / "leader")
     learner = tmp_path / "learner"
@@ -187,9 +190,7 @@ def test_a_bad_or_cut_stream_leaves_everything_as_it_was(
             pair.leader.send(encode(Kind.SNAP, ZXID + 1) + stream)
             await until(lambda: pair.at_learner.packets)
             with pytest.raises((OperatorError, ConnectionError), match=why):
-                await receive_snapshot(
-                    pair.learner, ZXID + 1, learner, learner, TREE, stall_s=0.3
-                )
+                await receive_snapshot(pair.learner, ZXID + 1, learner, learner, TREE, stall_s=0.3)
             assert pair.learner.closed
             await until(lambda: pair.at_leader.closed)
         assert children() == []

@@ -36,6 +36,7 @@ class DiskReader:
     zxid: int
     nodes: dict[str, Row]
     closed: bool = False
+    generation: int = 1
 
     def node(self, path: str) -> Row | None:
         assert not self.closed

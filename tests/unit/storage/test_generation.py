@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +22,10 @@ from zkd.storage.engine import Engine, TreeDamaged
 from zkd.storage.generation import GenerationWriter
 from zkd.storage.log import LogReader
 from zkd.storage.reader import open_tree, tree_path
+from zkd.storage.schema import FRESH_NODES
 
 HERE = Path(__file__).parent
+CONFIG = "/zookeeper/config"
 ZXID = 5 << 32 | 17
 
 
@@ -85,6 +89,57 @@ def test_a_member_behind_its_own_promises_may_vote_after_snap(tmp_path: Path) ->
     assert engine.must_synchronise == ""
     engine.close()
     open_engine(tmp_path, settings).close()
+
+
+def test_the_rows_behind_a_snapshot_are_pending(tmp_path: Path) -> None:
+    """SNAP is older than what was acknowledged: tree, rows and epochs change in one step."""
+    settings = replace(SMALL, commit_on_append=False, flush_interval_s=0.0)
+    engine, new = open_engine(tmp_path, settings), other_tree()
+    engine.open_incarnation()
+    engine.append(random_txns(Model(), random.Random(1), 50))
+    writer = engine.new_generation()
+    write(writer, new, random.Random(2))
+    writer.finish(ZXID)
+    new.zxid = ZXID
+    rows = [new.create("/r0"), new.create("/r1"), new.set("/r0", b"x"), new.create("/r3")]
+    engine.switch_generation(ZXID, (5, 5), [(txn[0], txn[5]) for txn in rows[:3]])
+    assert (engine.durable, engine.committed, engine.tree_zxid) == (ZXID + 3, ZXID, ZXID)
+    engine.append([rows[3]])
+    engine.commit(ZXID + 1)
+    work_until(engine, lambda: engine.tree_zxid == ZXID + 1)
+    engine.close()
+    engine = open_engine(tmp_path, settings)
+    assert (engine.durable, engine.committed, engine.epochs) == (ZXID + 4, ZXID + 1, (5, 5))
+    engine.commit(ZXID + 4)
+    engine.close()
+    assert dump(tmp_path) == expected(new)
+    assert check(tmp_path / "data", tmp_path / "log") == []
+
+
+def test_a_member_shows_its_own_configuration(tmp_path: Path) -> None:
+    """Set at the start and over a snapshot's; as Apache ZooKeeper sets it, and no oftener."""
+    text = "server.1=127.0.0.1:2888:3888:participant\nversion=100000002"
+    member = replace(SMALL, commit_on_append=False, configuration=text)
+    member = replace(member, configuration_version=1 << 32 | 2)
+    engine = open_engine(tmp_path, member)
+    engine.open_incarnation()
+    before = dump(tmp_path)[CONFIG]
+    assert before[0] == text.encode()
+    czxid, mzxid, ctime, mtime, version, *_, size, _, _ = struct.unpack(">qqqqiiiqiiq", before[1])
+    assert (czxid, mzxid, ctime, version, size) == (0, 1 << 32 | 2, 0, -1, len(text))
+    assert abs(mtime - time.time() * 1000) < 60_000
+    engine.close()
+    engine = open_engine(tmp_path, member)
+    assert dump(tmp_path)[CONFIG] == before
+    engine.open_incarnation()
+    writer = engine.new_generation()
+    nodes = [n for n in FRESH_NODES if n[0] != CONFIG]
+    writer.nodes([*nodes, (CONFIG, b"the leader's", *FRESH_NODES[2][2:])])
+    writer.finish(ZXID)
+    engine.switch_generation(ZXID, (5, 5))
+    engine.close()
+    assert dump(tmp_path)[CONFIG][0] == text.encode()
+    assert check(tmp_path / "data", tmp_path / "log") == []
 
 
 def test_an_abandoned_or_unfinished_tree_is_removed(tmp_path: Path) -> None:

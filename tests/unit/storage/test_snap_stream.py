@@ -102,9 +102,7 @@ def sent(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_what_is_written_is_read_back(
-    tmp_path: Path, writer: GenerationWriter, name: str
-) -> None:
+def test_what_is_written_is_read_back(tmp_path: Path, writer: GenerationWriter, name: str) -> None:
     mine = tmp_path / "mine"
     imported(mine, name, 7).close()
     stream = sent(mine)

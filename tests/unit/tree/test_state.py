@@ -8,7 +8,7 @@ from tree_support import EMPTY, OPEN, OTHER, SESSION, MemoryBase, Server, entry,
 from zkd.jute import records as rec
 from zkd.jute import txn
 from zkd.jute.codec import Malformed, int_, long, string
-from zkd.jute.protocol import Op
+from zkd.jute.protocol import Err, Op
 from zkd.tree import effects as fx
 from zkd.tree.settings import TreeSettings
 from zkd.tree.state import NODE_COST, TreeState
@@ -47,6 +47,29 @@ def test_children_of_a_new_or_empty_parent_are_not_looked_up() -> None:
     server.create("/p/a")
     server.create("/p/b")
     assert server.base.looked_up == ["/", "/p"]
+
+
+def test_a_name_above_all_that_a_directory_ever_had_is_not_looked_up() -> None:
+    base = MemoryBase(dict(EMPTY) | {"/d": (b"", raw_stat(children=2), None)})
+    base.nodes |= {"/d/b": (b"", raw_stat(), None), "/d/f": (b"", raw_stat(), None)}
+    server = Server(base=base)
+    server.create("/d/g")
+    server.create("/d/i")
+    server.create("/d/h")
+    assert base.looked_up == ["/d", "/d/h"]
+    for there in ("/d/b", "/d/f", "/d/g", "/d/h", "/d/i"):
+        assert server.create(there)[0] == Err.NODE_EXISTS
+
+
+def test_what_was_created_before_the_last_name_was_known_counts() -> None:
+    server = Server(base=MemoryBase(dict(EMPTY) | {"/d": (b"", raw_stat(), None)}))
+    server.set_data("/d", b"now it is pinned")
+    server.create("/d/x")
+    server.state.rebase(grown(server))
+    while server.state.release():
+        pass
+    server.create("/d/y")
+    assert server.create("/d/x")[0] == Err.NODE_EXISTS
 
 
 def test_the_cache_stays_within_its_budget_and_keeps_what_is_used() -> None:
@@ -90,6 +113,8 @@ def test_rebase_forgets_what_base_holds_and_no_more() -> None:
     assert server.state.ephemerals(SESSION) == {"/later0", "/later1"}
     final = grown(server)
     server.state.rebase(final)
+    while server.state.release():
+        pass
     assert server.state.own == {}
     assert server.state.pinned_bytes == 0
     assert server.state.get("/early") is None

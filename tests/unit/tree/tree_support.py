@@ -129,6 +129,11 @@ class MemoryBase:
         self.looked_up.append(path)
         return self.nodes.get(path)
 
+    def last_child(self, path: str) -> str:
+        below = "/" if path == "/" else path + "/"
+        names = (one[len(below) :] for one in self.nodes if one.startswith(below))
+        return max((name for name in names if "/" not in name), default="")
+
     def ephemerals(self, owner: int) -> list[str]:
         return [path for path, node in self.nodes.items() if stat_of(node[1])["owner"] == owner]
 

@@ -141,7 +141,8 @@ def test_without_a_quorum_within_initlimit_it_gives_up(joins: bool) -> None:
 # ---- a learner that comes later
 
 
-def test_a_learner_gets_history_what_is_under_way_and_newleader() -> None:
+def test_a_learner_gets_history_newleader_and_what_is_under_way() -> None:
+    """Not before NEWLEADER: see tests/integration/test_apache_learner.py."""
     hand = leading()
     hand.propose(b"a", b"b", b"c")
     hand.disk()
@@ -151,7 +152,7 @@ def test_a_learner_gets_history_what_is_under_way_and_newleader() -> None:
     expected = [(Kind.DIFF, z("2:1"))]
     for zxid in ("1:2", "2:1"):
         expected += [(Kind.PROPOSAL, z(zxid)), (Kind.COMMIT, z(zxid))]
-    expected += [(Kind.PROPOSAL, z("2:2")), (Kind.PROPOSAL, z("2:3")), (Kind.NEW_LEADER, z("2:0"))]
+    expected += [(Kind.NEW_LEADER, z("2:0")), (Kind.PROPOSAL, z("2:2")), (Kind.PROPOSAL, z("2:3"))]
     assert sent(outputs, 2, hand.log) == expected
     outputs = ack(hand, 1, "2:2")
     assert sent(outputs, 2) == [(Kind.COMMIT, z("2:2"))], "live, between NEWLEADER and its ack"
@@ -172,8 +173,8 @@ def test_what_is_committed_and_not_durable_here_goes_as_pairs() -> None:
     assert sent(outputs, 4, hand.log)[1:] == [
         (Kind.PROPOSAL, z("2:1")),
         (Kind.COMMIT, z("2:1")),
-        (Kind.PROPOSAL, z("2:2")),
         (Kind.NEW_LEADER, z("2:0")),
+        (Kind.PROPOSAL, z("2:2")),
     ]
 
 
@@ -299,8 +300,20 @@ def test_a_sync_is_answered_after_the_commit_of_what_was_proposed() -> None:
     assert hand.feed(i.LearnerSync(1)) == []
     outputs = ack(hand, 1, "2:1") + hand.disk()
     assert sent(outputs, 1) == [(Kind.COMMIT, z("2:1")), (Kind.SYNC, 0)]
-    assert of(outputs, o.Synced) == [o.Synced(7)]
-    assert outputs.index(o.Committed(z("2:1"))) < outputs.index(o.Synced(7))
+    assert of(outputs, o.Synced) == [o.Synced(7, z("2:1"))]
+    committed = o.Committed(z("2:1"))
+    assert outputs.index(committed) < outputs.index(o.Synced(7, z("2:1")))
+
+
+def test_a_sync_is_answered_before_the_commit_of_what_its_client_asked_later() -> None:
+    """A learner answers its client in the client's order, by what comes in ours."""
+    hand = leading()
+    hand.propose(b"a")
+    hand.feed(i.LearnerSync(1))
+    hand.propose(b"b")
+    outputs = ack(hand, 1, "2:1", "2:2") + hand.disk()
+    expected = [(Kind.COMMIT, z("2:1")), (Kind.SYNC, 0), (Kind.COMMIT, z("2:2"))]
+    assert sent(outputs, 1) == expected
 
 
 def test_revalidation_and_touches_are_handed_over() -> None:

@@ -334,7 +334,7 @@ def test_syncs_are_answered_in_their_order_and_not_before_what_they_stand_for() 
     hand.feed(i.Sync(8))
     hand.packets(1, *proposals([z("2:1")]), bare(Kind.COMMIT, z("2:1")))
     assert hand.packets(1, bare(Kind.SYNC, 0), bare(Kind.SYNC, 0)) == []
-    assert of(hand.disk(), o.Synced) == [o.Synced(7), o.Synced(8)]
+    assert of(hand.disk(), o.Synced) == [o.Synced(7, z("2:1")), o.Synced(8, z("2:1"))]
 
 
 def test_requests_and_revalidations_go_to_the_leader() -> None:

@@ -101,7 +101,7 @@ def test_requests_and_answers_pass_through_in_order() -> None:
     assert outputs == [o.SendPackets(1, (packet,)) for packet in (ask, sync, session)]
     hand.feed(i.Sync(7))
     outputs = hand.packets(1, bare(Kind.SYNC, 0), bare(Kind.SYNC, 0))
-    assert outputs == [o.SendPackets(2, (bare(Kind.SYNC, 0),)), o.Synced(7)]
+    assert outputs == [o.SendPackets(2, (bare(Kind.SYNC, 0),)), o.Synced(7, z("1:2"))]
     answer = (Kind.REVALIDATE, -1, revalidated(9, True), None)
     assert hand.packets(1, answer) == [o.SendPackets(2, (answer,))]
     assert hand.packets(1, answer) == [o.Revalidated(9, True)], "asked by nobody else"
