@@ -184,9 +184,9 @@ def _answer_a_sync_at_once() -> list[Patch]:
 
     def answer(self: Learner) -> None:
         while self._answered:
-            _, (conn, tag) = self._answered.popleft()
+            told, (conn, tag) = self._answered.popleft()
             if conn is None:
-                self.state.out.append(o.Synced(tag))
+                self.state.out.append(o.Synced(tag, told))
 
     return [(Learner, "_answer_syncs", answer)]
 

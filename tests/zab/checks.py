@@ -196,12 +196,14 @@ class Checks:
 
     # ---- syncs
 
-    def synced(self, node: Node, floor: int, epoch: int) -> None:
+    def synced(self, node: Node, zxid: int, floor: int, epoch: int) -> None:
+        """`zxid`: what the answer waits for at a front-end; `floor`: what was told before."""
         if epoch == max(self.leaders, default=0):
+            there = min(node.delivered, zxid)
             self.demand(
-                node.delivered >= floor,
+                there >= floor,
                 "syncs",
-                f"{node.sid} is at {text(node.delivered)}, {text(floor)} was told before",
+                f"{node.sid} is at {text(there)}, {text(floor)} was told before",
             )
 
 
