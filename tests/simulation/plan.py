@@ -25,6 +25,7 @@ class Plan:
     observers: int
     by_master: tuple[int, ...]  # observers that ask followers
     groups: bool  # hierarchical quorums
+    oracle: bool  # a pair of servers with an oracle
     clients: int
     rounds: int  # so often something is done
     delay_ms: tuple[int, int]
@@ -33,7 +34,8 @@ class Plan:
     repeats: float  # of the election's messages
     wire: bool
     disk_ms: int
-    slow_disk_ms: int  # of one server
+    slow_disk_ms: int
+    slow_disks: int  # so many servers have one
     snapshot_ms: int
     flush: float
     purge: float
@@ -54,6 +56,7 @@ class Plan:
     jump: int
     forget: int
     orphan: int
+    ahead: int
     trap: int
     calm: int
 
@@ -71,8 +74,8 @@ class Plan:
         group.snapshot_ms = self.snapshot_ms
         group.flush_chance, group.purge_chance = self.flush, self.purge
         group.disk_ms = dict.fromkeys(members.servers, self.disk_ms)
-        if self.slow_disk_ms:
-            group.disk_ms[group.random.choice(sorted(members.servers))] = self.slow_disk_ms
+        for sid in group.random.sample(sorted(members.servers), self.slow_disks):
+            group.disk_ms[sid] = self.slow_disk_ms
         return group
 
     def settings(self) -> Settings:
@@ -110,7 +113,8 @@ def plan(seed: int) -> Plan:
     def often(chance: float, most: int) -> int:
         return dice.randint(1, most) if dice.random() < chance else 0
 
-    voters = dice.choice((3, 3, 3, 4, 5, 5, 6, 7))
+    oracle = dice.random() < 0.05
+    voters = 2 if oracle else dice.choice((3, 3, 3, 4, 5, 5, 6, 7))
     observers = dice.randint(0, min(3, 7 - voters)) if dice.random() < 0.6 else 0
     sids = range(voters + 1, voters + observers + 1)
     by_master = tuple(sid for sid in sids if dice.random() < 0.4)
@@ -119,6 +123,7 @@ def plan(seed: int) -> Plan:
         voters=voters,
         observers=observers,
         by_master=by_master,
+        oracle=oracle,
         groups=voters >= 5 and dice.random() < 0.25,
         clients=dice.randint(1, 6),
         rounds=dice.randint(20, 60),
@@ -128,7 +133,8 @@ def plan(seed: int) -> Plan:
         repeats=some(0.3, 0.05, 0.2),
         wire=dice.random() < 0.25,
         disk_ms=dice.choice((2, 15, 15, 60)),
-        slow_disk_ms=int(some(0.4, 100, 400, 1200)),
+        slow_disk_ms=dice.choice((100, 400, 1200)),
+        slow_disks=dice.choice((0, 0, 1, 1, 2, voters - 1)),
         snapshot_ms=dice.choice((0, 30, 300)),
         flush=dice.choice((0.0, 0.1, 0.3, 0.8)),
         purge=some(0.6, 0.05, 0.3),
@@ -147,8 +153,9 @@ def plan(seed: int) -> Plan:
         cut=often(0.4, 4),
         stall=often(0.3, 3),
         jump=often(0.2, 2),
-        forget=often(0.15, 2),
+        forget=0 if oracle else often(0.15, 2),
         orphan=often(0.4, 3),
+        ahead=often(0.4, 3),
         trap=often(0.5, 4),
         calm=dice.randint(1, 20),
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tests.simulation.clients import Client
+from tests.simulation.oracle import Oracle
 from tests.simulation.plan import Plan, plan
 from tests.zab.checks import Violation
 from tests.zab.group import Group
@@ -94,6 +95,7 @@ class Life:
                 "jump",
                 "forget",
                 "orphan",
+                "ahead",
                 "trap",
                 "calm",
             )
@@ -103,6 +105,8 @@ class Life:
 
     def live(self) -> None:
         group, dice, the_plan = self.group, self.dice, self.plan
+        if the_plan.oracle:
+            Oracle(group)
         for node in group.nodes.values():
             group.at(dice.choice((0, 0, dice.randint(0, 1500))), node.start)
         for client in self.clients:
@@ -228,6 +232,29 @@ class Life:
             link for link in group.network.cut_links if leader.sid not in link
         }
         group.after(self.dice.choice((10, 3000, 6000)), lambda: group.restart(leader))
+
+    def _ahead(self) -> None:
+        """A follower has rows that the leader's disk does not have yet, and comes back with them;
+        meanwhile another disk decides what is committed."""
+        group, dice, leader = self.group, self.dice, self.group.leader()
+        if leader is None:
+            return
+        links = [conn for conn in leader.conns.values() if conn.ends[1] == leader.sid]
+        if not links:
+            return
+        group.count("ahead of the leader's disk")
+        conn = dice.choice(links)
+        for node in group.nodes.values():
+            if node is not group.nodes[conn.ends[0]]:
+                node.slow_ms = 1500 if node is leader else dice.randint(100, 700)
+        for number in range(4):
+            if group.leader() is leader:
+                group.write(b"ahead %d" % number)
+            group.run(dice.randint(1, 40))
+        group.cut(conn)
+        group.run(dice.randint(200, 1500))
+        for node in group.nodes.values():
+            node.slow_ms = 0
 
     def _trap(self) -> None:
         """Whoever next sends one of these crashes right after it."""

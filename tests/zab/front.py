@@ -198,7 +198,7 @@ class Front:
                     self._heard[session] = timeout_ms
         elif isinstance(output, o.Synced):
             client, tag, floor, epoch = self._syncs.pop(output.tag)
-            self.node.group.checks.synced(self.node, floor, epoch)
+            self.node.group.checks.synced(self.node, output.zxid, floor, epoch)
             client.synced(tag)
         elif isinstance(output, o.Revalidated):
             self._revalidated(output)

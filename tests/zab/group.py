@@ -69,7 +69,7 @@ class Group:
         """Observers that ask followers to take them in."""
         self.now = 0
         self.crash_chance = self.output_crash_chance = 0.0
-        """At each write, at each output."""
+        """At each write (six times that where it is no append), at each output."""
         self.flush_chance, self.purge_chance = 0.3, 0.0
         self.disk_ms = dict.fromkeys(self.membership.servers, 15)
         """The longest that one thing takes at each server's disk."""
@@ -79,6 +79,7 @@ class Group:
         """Kinds of packets of which the next one is the last that its sender sends."""
         self.alone: set[int] = set()
         """Servers that an oracle lets go on alone."""
+        self.oracle_says: dict[int, str] = {}
         self.counts: Counter[str] = Counter()
         self.events: list[Event] | None = None
         """What happened, if anybody wants to read it."""

@@ -56,6 +56,7 @@ class Node:
         self.skew_ms = 0
         self._clock_ms = 0
         self._stalled_until_ms = 0
+        self._roles = 0
         self._orders: list[Order] = []
         self._writing = False
         self._events: list[i.Input] = []
@@ -109,6 +110,8 @@ class Node:
         self._clock_ms = self._stalled_until_ms = 0
         self._orders, self._writing = [], False
         group.log(self.sid, "starts", standing)
+        if group.oracle_says:
+            self.feed(i.Oracle(group.oracle_says[self.sid]))
         self._tick(self.life)
 
     def crash(self) -> None:
@@ -200,7 +203,7 @@ class Node:
             group.checks.notifies(self, output.to_sid, output.notification)
             group.network.notify(self.sid, output)
         elif isinstance(output, o.Connect):
-            self._connect(output.sid, self.life, tries=10)
+            self._connect(output.sid, (self.life, self._roles), tries=10)
         elif isinstance(output, o.Close):
             group.log(self.sid, "closes", output)
             group.network.cut(self.conns.get(output.conn))
@@ -225,6 +228,7 @@ class Node:
         self.group.log(self.sid, output.role.name, output.leader)
         self.group.count(output.role.name)
         self._leave_role()
+        self._roles += 1
         self.role = output.role
         if output.role is ServerState.LOOKING:
             self.disk.beside = None
@@ -297,15 +301,15 @@ class Node:
 
         self.group.at(when, tell)
 
-    def _connect(self, sid: int, life: int, tries: int) -> None:
-        if life != self.life or self.peer is None:
+    def _connect(self, sid: int, role: tuple[int, int], tries: int) -> None:
+        if role != (self.life, self._roles) or self.peer is None:
             return
         group = self.group
         other = self._whom(sid)
         if other is not None and group.network.reachable(self.sid, other.sid):
             group.network.connect(self, other)
         elif tries > 1:
-            group.after(20, lambda: self._connect(sid, life, tries - 1))
+            group.after(20, lambda: self._connect(sid, role, tries - 1))
         else:
             self.feed(i.ConnectFailed("nobody listens"))
 
@@ -372,7 +376,8 @@ class Node:
             if together and isinstance(order.answer, i.Appended):
                 answers.pop()
             answers.append(order.answer)
-            if group.crash_chance and group.random.random() < group.crash_chance:
+            often = 1 if isinstance(order.what, o.Append) else 6
+            if group.crash_chance and group.random.random() < often * group.crash_chance:
                 group.count(f"crash points:{type(order.what).__name__}")
                 group.crash_at_persist(self)
                 return

@@ -45,6 +45,9 @@ class State:
         self.accepted = standing.accepted_epoch
         self.current = standing.current_epoch
         self.wanted = (self.accepted, self.current)
+        self._saving = False
+        """`wanted` is on its way to the disk, also if nothing changes by it: its answer says that
+        what was appended before is durable."""
         self.trusted = standing.trusted
         self.now_ms = 0
         self.oracle: str | None = None
@@ -72,7 +75,7 @@ class State:
         positions = self.positions
         return (
             positions.logged == positions.received
-            and self.wanted == (self.accepted, self.current)
+            and not self._saving
             and self.receiving is None
             and self.installing is None
             and self.truncating is None
@@ -94,6 +97,7 @@ class State:
         assert accepted >= self.wanted[0], "the accepted epoch never goes back"
         assert current >= self.wanted[1], "the current epoch never goes back"
         self.wanted = (accepted, current)
+        self._saving = True
         self.out.append(SaveEpochs(accepted, current))
 
     def epochs_saved(self, accepted: int, current: int) -> None:
@@ -101,6 +105,7 @@ class State:
         if below or accepted > self.wanted[0] or current > self.wanted[1]:
             raise DriverFault("epochs were saved that nobody asked to save")
         self.accepted, self.current = accepted, current
+        self._saving = self.wanted != (accepted, current)
 
     def truncate(self, zxid: int) -> None:
         self.positions.truncate(zxid)

@@ -1,12 +1,10 @@
-"""Groups of servers, by scenario and by seed: tests/zab/group.py drives them."""
+"""Groups of servers, by scenario; by seed: tests/simulation."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
-from tests.zab.group import SETTINGS, Group
+from tests.zab.group import Group
 from zkd.jute.quorum import Kind
 from zkd.zab import outputs as o
 from zkd.zab.votes import ServerState
@@ -152,68 +150,6 @@ def test_one_voter_serves_alone() -> None:
     assert group.run(5000, group.all_serve)
     group.write(b"a")
     assert group.run(1000, lambda: len(group.history) == 1)
-
-
-def chaos(seed: int) -> Group:
-    """Crashes at persist points and at random, partitions, cut connections, under writes."""
-    settings = dataclasses.replace(SETTINGS, diff_rows_max=seed % 7 + 3)
-    group = Group(voters=3 + 2 * (seed % 2), observers=seed % 3, seed=seed, settings=settings)
-    dice = group.random
-    group.purge_chance = 0.1
-    group.disk_ms[dice.choice(sorted(group.nodes))] = dice.choice((15, 100, 400))
-    group.start()
-    group.run(2000, group.all_serve)
-    group.crash_chance = 0.01
-    for number in range(60):
-        group.run(dice.randint(1, 300))
-        group.write(*[b"%d.%d" % (number, n) for n in range(dice.randint(1, 4))])
-        what = dice.random()
-        if what < 0.06:
-            node = dice.choice(list(group.nodes.values()))
-            if node.peer is not None:
-                group.crash_at_persist(node)
-        elif what < 0.10:
-            group.partition(*dice.sample(sorted(group.nodes), dice.randint(1, 2)))
-        elif what < 0.2:
-            group.heal()
-        elif what < 0.25:
-            conns = [conn for node in group.nodes.values() for conn in node.conns.values()]
-            group.cut(dice.choice(conns) if conns else None)
-    group.heal()
-    group.crash_chance = 0.0
-    return group
-
-
-def heals(group: Group) -> bool:
-    """All serve one history. A server that has promised a later epoch than the one that goes on
-    without it stays out, as in Apache ZooKeeper, until there is another election."""
-    if group.run(10_000, lambda: settled(group)):
-        return True
-    leader = group.leader()
-    if leader is not None and any(
-        node.disk.accepted > leader.disk.current for node in group.nodes.values()
-    ):
-        leader.crash()
-        leader.start()
-    return group.run(20_000, lambda: settled(group))
-
-
-def progresses(group: Group) -> bool:
-    """A write goes through: at the latest when every connection that was cut is known to be."""
-    for attempt in range(4):
-        body = b"last %d" % attempt
-        group.write(body)
-        if group.run(5000, lambda body=body: settled(group) and group.history[-1][1] == body):
-            return True
-    return False
-
-
-@pytest.mark.parametrize("block", range(10))
-def test_faults_of_30_seeds_lose_nothing_and_heal(block: int) -> None:
-    for seed in range(30 * block, 30 * block + 30):
-        group = chaos(seed)
-        assert heals(group), f"seed {seed}: {group.trace[-10:]}"
-        assert progresses(group), f"seed {seed}: {group.trace[-10:]}"
 
 
 def test_a_follower_keeps_what_it_delivered_ahead_of_the_leaders_disk() -> None:

@@ -147,6 +147,18 @@ def test_newleader_is_acknowledged_after_history_and_epoch_are_durable() -> None
     assert sent(hand.feed(i.EpochsSaved(2, 2)), 1) == [(Kind.ACK, z("2:0"))]
 
 
+def test_an_epoch_saved_again_is_waited_for_before_the_next_role() -> None:
+    """Found by seed 490 of an older plan: the answer, of a save that changed nothing, came in the
+    next role and stood for rows that were not durable."""
+    hand = Hand(1, rows("2:1-2"), accepted=2, current=2)
+    hand.learn(3)
+    hand.packets(1, leader_info(2))
+    hand.packets(1, bare(Kind.DIFF, z("2:3")), *pairs([z("2:3")]), new_leader(2))
+    hand.feed(i.Appended(z("2:3")))
+    assert of(hand.feed(i.Disconnected(1)), o.Notify) == []
+    assert of(hand.feed(i.EpochsSaved(2, 2)), o.Notify), "now it looks for a leader"
+
+
 def test_epochs_saved_before_the_history_are_the_drivers_fault() -> None:
     hand = discovered(Hand(1, rows("1:1-2"), accepted=1, current=1), 2)
     hand.packets(1, bare(Kind.DIFF, z("1:3")), *pairs([z("1:3")]), new_leader(2))
