@@ -206,6 +206,7 @@ class Connection(asyncio.Protocol):
             elif self.state == HELD:
                 self.buffer = [data[pos:]]
         if out and self.state != CLOSED:
+            fe.board[fe.slot] = served.applied  # we may be within `apply_ready`
             data = b"".join(out)
             fe.metrics.bytes_sent += len(data)
             self.transport.write(data)
